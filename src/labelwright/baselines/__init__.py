@@ -1,0 +1,1 @@
+"""Baselines: configurations that a method is compared with."""

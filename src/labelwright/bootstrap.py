@@ -1,0 +1,50 @@
+"""Judging a first batch that nobody vouches for: out-of-sample probabilities by cross-validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from labelwright.errors import TooFewRowsError
+from labelwright.types import Bools, Floats, Rows
+
+MIN_ROWS_PER_CLASS = 5
+
+
+def cross_validated(estimator: Any, rows: Rows, classes: int, *, clean: Bools, folds: int = 5, seed: int = 0) -> Floats:
+    """(n, K) probabilities for each row by a model that never saw it.
+
+    estimator: any scikit-learn classifier; it is cloned. clean: (n,) rows whose label the owner vouches for.
+    Raises TooFewRowsError when a class has fewer than :data:`MIN_ROWS_PER_CLASS` rows, or there is one class only.
+
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> X = np.repeat([[0.0], [5.0]], 10, axis=0) + np.linspace(0, 1, 20)[:, None]
+    >>> rows = Rows(X, np.repeat([0, 1], 10), np.arange(20))
+    >>> cross_validated(GaussianNB(), rows, 2, clean=np.zeros(20, bool)).argmax(axis=1).tolist() == rows.y.tolist()
+    True
+    """
+    from sklearn.base import clone
+    from sklearn.model_selection import StratifiedKFold
+
+    from labelwright.learners import Refit
+
+    counts = np.bincount(rows.y, minlength=classes)
+    present = counts[counts > 0]
+    if len(present) < 2:
+        raise TooFewRowsError(
+            f"the first {len(rows)} rows hold {len(present)} class; labels can be judged only with at least 2. "
+            "Start with a larger or mixed first batch, or give clean rows (--clean-rows or --trusted-column)"
+        )
+    if present.min() < MIN_ROWS_PER_CLASS:
+        raise TooFewRowsError(
+            f"the first {len(rows)} rows hold a class with only {present.min()} rows; without clean rows at least "
+            f"{MIN_ROWS_PER_CLASS} of each class are needed to judge labels. Start with a larger first batch, "
+            "or give clean rows (--clean-rows or --trusted-column)"
+        )
+    out = np.empty((len(rows), classes))
+    for train, test in StratifiedKFold(min(folds, int(present.min())), shuffle=True, random_state=seed).split(rows.X, rows.y):
+        learner = Refit(clone(estimator), classes=classes, max_rows=len(rows), seed=seed)
+        learner.partial_fit(rows.take(train))
+        out[test] = learner.proba(rows.X[test])
+    return out

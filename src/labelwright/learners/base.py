@@ -1,0 +1,212 @@
+"""Any scikit-learn classifier as a learner of the loop.
+
+``partial_fit`` is used where it exists (:class:`Incremental`, with bounded replay); other classifiers are refitted
+on the rows kept so far (:class:`Refit`, bounded too).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from labelwright.errors import SettingsError
+from labelwright.learners.memory import Fetch, RowMemory
+from labelwright.types import Floats, Ints, Rows
+
+
+def softmax(scores: Floats) -> Floats:
+    """(n, K) scores as probabilities.
+
+    >>> softmax(np.array([[0.0, 0.0]])).tolist()
+    [[0.5, 0.5]]
+    """
+    e = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+class Learner:
+    """A classifier over the classes 0..K-1, whatever subset of them its training rows held.
+
+    estimator: any scikit-learn classifier. classes: K.
+    Subclasses say how it learns, in :meth:`partial_fit`.
+    """
+
+    def __init__(self, estimator: Any, *, classes: int):
+        if not hasattr(estimator, "fit") or not hasattr(estimator, "predict"):
+            raise SettingsError(f"{estimator!r} is not a classifier; expected fit and predict, as in scikit-learn")
+        self.estimator, self.classes = estimator, classes
+        self.fitted = False
+        self._only: int | None = None
+
+    def partial_fit(self, rows: Rows) -> None:
+        """Learn from ``rows``."""
+        raise TypeError("use Incremental or Refit, or as_learner(), which chooses")
+
+    def judge(self, X: Floats) -> tuple[Floats, Floats]:
+        """(decision, proba), each (n, K): scores on any scale, and probabilities."""
+        if self._only is not None:
+            proba = np.full((len(X), self.classes), 1e-3)
+            proba[:, self._only] = 1.0
+            return proba, proba / proba.sum(axis=1, keepdims=True)
+        if hasattr(self.estimator, "predict_proba"):
+            proba = self._spread(self.estimator.predict_proba(X), 0.0)
+            return proba, proba
+        decision = np.asarray(self.estimator.decision_function(X))
+        if decision.ndim == 1:
+            decision = np.stack([-decision, decision], axis=1)
+        decision = self._spread(decision, float(decision.min(initial=0.0)) - 1.0)
+        return decision, softmax(decision)
+
+    def proba(self, X: Floats) -> Floats:
+        """(n, K) probabilities."""
+        return self.judge(X)[1]
+
+    def predict(self, X: Floats) -> Ints:
+        """(n,) the likeliest class."""
+        return self.judge(X)[0].argmax(axis=1)
+
+    def _spread(self, columns: Floats, missing: float) -> Floats:
+        """(n, K) from the columns of the classes that the estimator has seen."""
+        seen = np.asarray(self.estimator.classes_, np.int64)
+        if len(seen) == self.classes:
+            return np.asarray(columns)
+        out = np.full((len(columns), self.classes), missing)
+        out[:, seen] = columns
+        return out
+
+    def _fit_estimator(self, rows: Rows) -> None:
+        present = np.unique(rows.y)
+        self._only = int(present[0]) if len(present) == 1 else None
+        if self._only is None:
+            self.estimator.fit(rows.X, rows.y)
+        self.fitted = True
+
+
+class Refit(Learner):
+    """Refits on all kept rows at every step, at most ``max_rows`` of them (a uniform sample beyond that).
+
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> learner = Refit(DecisionTreeClassifier(random_state=0), classes=3)
+    >>> learner.partial_fit(Rows(np.array([[0.0], [1.0]]), np.array([0, 2]), np.array([0, 1])))
+    >>> learner.proba(np.array([[1.0]])).tolist()
+    [[0.0, 0.0, 1.0]]
+    """
+
+    def __init__(self, estimator: Any, *, classes: int, max_rows: int = 20_000, seed: int = 0):
+        super().__init__(estimator, classes=classes)
+        self.memory = RowMemory(max_rows, seed=seed)
+
+    def partial_fit(self, rows: Rows) -> None:
+        """Remember ``rows`` and fit anew."""
+        self.memory.add(rows)
+        if len(self.memory.rows):
+            self._fit_estimator(self.memory.rows)
+
+    def state(self) -> dict[str, Any]:
+        """The remembered rows; the model is fitted anew from them."""
+        return self.memory.state()
+
+    def restore(self, state: Mapping[str, Any], fetch: Fetch) -> None:
+        """As it was when :meth:`state` was called."""
+        self.memory.restore(state, fetch)
+        self.partial_fit(Rows.none(self.memory.rows.X.shape[1] if len(self.memory.rows) else 0))
+
+
+class Incremental(Learner):
+    """Learns by ``partial_fit``: ``epochs`` passes over each batch mixed with up to ``replay`` remembered rows.
+
+    memory: how many rows to remember for replay (a uniform sample of what was kept; methods section 2).
+    """
+
+    def __init__(
+        self, estimator: Any, *, classes: int, epochs: int = 5, replay: int = 1000, memory: int = 5000, seed: int = 0
+    ):
+        super().__init__(estimator, classes=classes)
+        self.epochs, self.replay, self.seed = epochs, replay, seed
+        self.memory = RowMemory(memory, seed=seed)
+        self.steps = 0
+
+    def partial_fit(self, rows: Rows) -> None:
+        """Learn from ``rows`` and a replayed sample of earlier ones."""
+        rng = np.random.default_rng([self.seed, self.steps])
+        self.steps += 1
+        if not len(rows):
+            return
+        training = rows.plus(self.memory.sample(self.replay, rng)) if self.replay else rows
+        for _ in range(self.epochs):
+            order = rng.permutation(len(training))
+            self.estimator.partial_fit(training.X[order], training.y[order], classes=np.arange(self.classes))
+        if self.replay:
+            self.memory.add(rows)
+        self.fitted = True
+
+    def state(self) -> dict[str, Any]:
+        """The model (skops bytes, no pickle) and the remembered rows."""
+        from skops.io import dumps
+
+        model = np.frombuffer(dumps(self.estimator), np.uint8) if self.fitted else np.empty(0, np.uint8)
+        return {"model": model, "steps": self.steps, "memory": self.memory.state()}
+
+    def restore(self, state: Mapping[str, Any], fetch: Fetch) -> None:
+        """As it was when :meth:`state` was called."""
+        from labelwright.safe import load_model
+
+        raw = np.asarray(state["model"], np.uint8).tobytes()
+        if raw:
+            self.estimator = load_model(raw)
+            self.fitted = True
+        self.steps = int(state["steps"])
+        self.memory.restore(state["memory"], fetch)
+
+
+class Learners:
+    """The quality model and the classifier; they may be one and the same (QAL, slim).
+
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> one = Incremental(GaussianNB(), classes=2)
+    >>> len(list(Learners(one, one)))
+    1
+    """
+
+    def __init__(self, quality: Refit | Incremental, classifier: Refit | Incremental):
+        self.quality, self.classifier = quality, classifier
+
+    def __iter__(self) -> Any:
+        yield self.quality
+        if self.classifier is not self.quality:
+            yield self.classifier
+
+    @property
+    def fitted(self) -> bool:
+        """True once every learner can judge."""
+        return all(learner.fitted for learner in self)
+
+    def partial_fit(self, rows: Rows) -> None:
+        """Every learner learns from ``rows``."""
+        for learner in self:
+            learner.partial_fit(rows)
+
+    def state(self) -> dict[str, Any]:
+        """Each learner's state, in order."""
+        return {f"learner-{i}": learner.state() for i, learner in enumerate(self)}
+
+    def restore(self, state: Mapping[str, Any], fetch: Fetch) -> None:
+        """As they were when :meth:`state` was called."""
+        for i, learner in enumerate(self):
+            learner.restore(state[f"learner-{i}"], fetch)
+
+
+def as_learner(estimator: Any, *, classes: int, seed: int = 0, max_rows: int = 20_000) -> Refit | Incremental:
+    """A learner for any scikit-learn classifier: incremental where ``partial_fit`` takes ``classes``, else refitted.
+
+    >>> from sklearn.linear_model import SGDClassifier
+    >>> type(as_learner(SGDClassifier(), classes=2)).__name__
+    'Incremental'
+    """
+    takes = getattr(estimator, "partial_fit", None)
+    if takes is not None and "classes" in inspect.signature(takes).parameters:
+        return Incremental(estimator, classes=classes, seed=seed)
+    return Refit(estimator, classes=classes, seed=seed, max_rows=max_rows)
