@@ -21,6 +21,7 @@ from PIL import Image
 from labelwright import tables
 from labelwright.errors import DataError, SettingsError, SourceError
 from labelwright.tables import Encoder, bad_feature_rows, open_source, row_bytes, vector_column, write_table
+from labelwright.tables.columns import to_dates
 
 REVIEWS = [
     "the soup was cold and late",
@@ -115,8 +116,10 @@ def test_csv_empty_is_missing_and_text_keeps_na(tmp_path: Path) -> None:
 
 
 def test_csv_type_break_in_a_later_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "CSV_HEAD", 400)
-    monkeypatch.setattr(tables, "CSV_BLOCK", 400)
+    from labelwright.tables import files
+
+    monkeypatch.setattr(files, "CSV_HEAD", 400)
+    monkeypatch.setattr(files, "CSV_BLOCK", 400)
     lines = [f"{i},{i},x" for i in range(300)] + ["0.5,oops,y", "1,2,z"]
     (tmp_path / "a.csv").write_text("a,b,c\n" + "\n".join(lines) + "\n")
     chunks = list(open_source(tmp_path / "a.csv").chunks(100))
@@ -227,7 +230,7 @@ def test_number_by_hand() -> None:
 
 
 def test_date_parts_by_hand() -> None:
-    values, _ = tables._dates(pa.chunked_array([[dt.datetime(2024, 2, 29, 13, 30), None, dt.datetime(1969, 12, 31)]]))
+    values, _ = to_dates(pa.chunked_array([[dt.datetime(2024, 2, 29, 13, 30), None, dt.datetime(1969, 12, 31)]]))
     assert values[0].tolist() == [2024, 2, 3, 13, 19782 + 13.5 / 24]  # a Thursday
     assert values[2].tolist() == [1969, 12, 2, 0, -1] and np.isnan(values[1]).all()
 

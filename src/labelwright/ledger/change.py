@@ -1,0 +1,98 @@
+"""Changing one's mind, on the record: reverting corrections, erasing a person's rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from sqlalchemy import select, update
+
+from labelwright.errors import DataError
+from labelwright.ledger import schema
+from labelwright.ledger.history import History
+from labelwright.ledger.schema import transaction
+from labelwright.ledger.sql import SALT_COLUMN, SqlLedger, ipc_bytes, ipc_table
+from labelwright.types import KEY_SHIFT, NO_LABEL, Verdict
+
+
+def revert(
+    ledger: SqlLedger,
+    *,
+    row: str | None = None,
+    label: str | None = None,
+    batch: str | None = None,
+    decider: str | None = None,
+    drop: bool = False,
+    who: str = "user",
+) -> list[dict[str, Any]]:
+    """Take back corrections, by row id, class (the new label), batch or decider; filters combine.
+
+    The rows get their given label back (verdict trusted), or with ``drop`` no label (verdict rejected). Returns what
+    was reverted. Models that are refitted forget the rows when they are next loaded. Raises DataError when no filter
+    is given or nothing matches.
+    """
+    if row is None and label is None and batch is None and decider is None:
+        raise DataError("nothing says what to revert; give a row, a class, a batch or a decider")
+    found = History(ledger.engine).corrections(row=row, label=label, batch=batch, decider=decider)
+    if not found:
+        raise DataError("no correction matches; 'labelwright corrections' lists them all")
+    found.sort(key=lambda f: f["key"])
+    codes = {name: code for code, name in enumerate(ledger.classes)}
+    given = np.array([codes.get(f["given_label"], NO_LABEL) for f in found], np.int64)
+    score = _scores(ledger, [f["key"] for f in found])
+    columns = {
+        "key": np.array([f["key"] for f in found], np.int64),
+        "verdict": np.full(len(found), int(Verdict.REJECTED if drop else Verdict.TRUSTED)),
+        "given": given,
+        "label": np.full(len(found), NO_LABEL) if drop else given,
+        "score": np.array(score, float),
+        "proba": np.array(score, float),
+        "decider": [f"revert by {who}"] * len(found),
+    }
+    body = {"filter": {"row": row, "label": label, "batch": batch, "decider": decider}, "who": who, "rows": len(found)}
+    with transaction(ledger.engine, writes=True) as connection:
+        ledger._enter(connection, "revert", body, batch=batch, attach={"verdicts": columns})
+    return found
+
+
+def _scores(ledger: SqlLedger, keys: list[int]) -> list[float]:
+    table = schema.verdicts
+    with transaction(ledger.engine, writes=False) as connection:
+        latest = {}
+        for key in keys:
+            statement = select(table.c.score).where(table.c.key == key).order_by(table.c.seq.desc()).limit(1)
+            latest[key] = float(connection.execute(statement).scalar() or 0.0)
+    return [latest[key] for key in keys]
+
+
+def erase_rows(ledger: SqlLedger, ids: list[str], *, who: str = "user") -> int:
+    """Forget the content of rows (a person's right): their columns and salts become null, their digests stay, so the
+    chain still holds. Verdicts and row ids stay. Returns how many rows were erased. Raises DataError when none is known.
+    """
+    history = History(ledger.engine)
+    keys = [key for row_id in ids for key in history.find(row_id)]
+    if not keys:
+        raise DataError(f"none of the rows {ids} is in this ledger; 'labelwright export --all' lists every id")
+    table = schema.payloads
+    with transaction(ledger.engine, writes=True) as connection:
+        for number in sorted({key >> KEY_SHIFT for key in keys}):
+            data = connection.execute(select(table.c.data).where(table.c.number == number)).scalar()
+            if data is None:
+                continue
+            held = ipc_table(data)
+            gone = [key & ((1 << KEY_SHIFT) - 1) for key in keys if key >> KEY_SHIFT == number]
+            mask = np.ones(held.num_rows, bool)
+            mask[gone] = False
+            keep = pa.array(np.where(mask, np.arange(held.num_rows), 0), mask=~mask)
+            erased = held.take(keep).replace_schema_metadata(held.schema.metadata)
+            connection.execute(update(table).where(table.c.number == number).values(data=ipc_bytes(erased)))
+        ledger._enter(connection, "erase", {"keys": sorted(keys), "who": who})
+    if ledger.engine.dialect.name == "sqlite":
+        with ledger.engine.connect() as connection:
+            connection.exec_driver_sql("COMMIT")
+            connection.exec_driver_sql("VACUUM")
+    return len(keys)
+
+
+__all__ = ["SALT_COLUMN", "erase_rows", "revert"]

@@ -1,0 +1,382 @@
+"""Writing: every step's record, answers and commit."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from sqlalchemy import Connection, Engine, Table, func, select
+
+from labelwright.errors import LedgerError, SettingsError
+from labelwright.ledger import schema
+from labelwright.ledger.chain import SALT_BYTES, START, Attached, canonical, entry_chain, row_digests
+from labelwright.ledger.schema import transaction
+from labelwright.ledger.snapshot import pack
+from labelwright.loop import Parts, answers_about
+from labelwright.types import NO_LABEL, Answer, Answers, Batch, Corrections, Floats, Ints, Queries, Rows, Split, Verdict
+
+SALT_COLUMN = "__salt__"
+KEPT_SNAPSHOTS = 2
+
+
+def now() -> str:
+    """This moment, UTC, ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class SqlLedger:
+    """A ledger in SQLite or PostgreSQL; the loop writes to it through the methods of :class:`labelwright.loop.Ledger`.
+
+    url: e.g. ``sqlite:///state/ledger.db``. settings: what the run was started with; a ledger made by other
+    settings is refused. One process writes at a time (the caller holds the lock of the state folder).
+
+    >>> ledger = SqlLedger("sqlite://", settings={"label": "y"}, classes=("no", "yes"))
+    >>> ledger.seq, ledger.next_number
+    (1, 0)
+    """
+
+    def __init__(self, url: str, *, settings: Mapping[str, Any], classes: Sequence[str] | None = None):
+        self.engine: Engine = schema.open_engine(url)
+        self.migrated = schema.migrate(self.engine)
+        self.facts: dict[str, Any] = {}
+        self._open: Queries = Queries.none()
+        self._early: Answers = Answers.none()
+        self._recorded: int | None = None
+        with transaction(self.engine, writes=False) as connection:
+            last = connection.execute(
+                select(schema.entries.c.seq, schema.entries.c.chain).order_by(schema.entries.c.seq.desc()).limit(1)
+            ).first()
+            first = connection.execute(select(schema.entries.c.body).where(schema.entries.c.seq == 1)).scalar()
+        self.seq, self.head = (int(last[0]), str(last[1])) if last else (0, START)
+        if first is None:
+            self.settings = dict(settings)
+            self.classes = tuple(classes or ())
+            with transaction(self.engine, writes=True) as connection:
+                self._enter(connection, "settings", {"settings": self.settings, "classes": list(self.classes)})
+        else:
+            held = json.loads(first)
+            self.settings, self.classes = held["settings"], tuple(held["classes"])
+            self._refuse_other(settings, classes)
+        self._position()
+
+    def _refuse_other(self, settings: Mapping[str, Any], classes: Sequence[str] | None) -> None:
+        wanted = json.loads(canonical(dict(settings)))
+        other = sorted(k for k in {*wanted, *self.settings} if wanted.get(k) != self.settings.get(k))
+        if other:
+            told = ", ".join(f"{k}: {self.settings.get(k)!r} then, {wanted.get(k)!r} now" for k in other)
+            raise SettingsError(
+                f"the state was made by other settings ({told}); use the same settings to go on, or another --state folder"
+            )
+        if classes is not None and self.classes and tuple(classes) != self.classes:
+            raise SettingsError(
+                f"the state knows the classes {list(self.classes)}, now they are {list(classes)}; use another --state folder"
+            )
+
+    def _position(self) -> None:
+        """The next batch number, and whether the last recorded batch still lacks its commit."""
+        entries = schema.entries
+        with transaction(self.engine, writes=False) as connection:
+            recorded = connection.execute(select(func.max(entries.c.number)).where(entries.c.kind == "batch")).scalar()
+            done = connection.execute(select(func.max(entries.c.number)).where(entries.c.kind == "commit")).scalar()
+        recorded = -1 if recorded is None else int(recorded)
+        done = -1 if done is None else int(done)
+        self._recorded = recorded if recorded > done else None
+        self.next_number = done + 1
+
+    # ------------------------------------------------------------ the loop's face
+
+    def record(self, batch: Batch, split: Split, queries: Queries) -> Queries:
+        """Write verdicts, rows and questions in one transaction. A batch recorded before a crash is not written again,
+        and its questions count as put: none are new."""
+        if self._recorded == batch.number:
+            return Queries.none(split.rows.X.shape[1])
+        columns = _verdict_columns(batch, split)
+        body = {
+            "rows": len(batch),
+            "note": split.note,
+            "noise": {"rate": split.noise.rate, "interval": list(split.noise.interval())},
+            "transition": np.round(split.noise.transition, 6).tolist(),
+            "temperature": split.noise.temperature,
+            "facts": dict(split.facts),
+        }
+        with transaction(self.engine, writes=True) as connection:
+            attach = {"verdicts": columns, "questions": _question_columns(queries)}
+            if batch.ids is not None:
+                attach = {"rows": {"key": batch.keys, "id": [str(i) for i in batch.ids]}, **attach}
+            digests = self._store_rows(connection, batch)
+            self._enter(connection, "batch", body, batch=batch.id, number=batch.number, attach=attach, extra=digests)
+        self._recorded = batch.number
+        self._open = _joined(self._open, queries)
+        return queries
+
+    def outstanding(self) -> Queries:
+        """Questions without an answer."""
+        return self._open
+
+    def unmerged(self) -> Answers:
+        """Answers that no commit has taken in."""
+        early, self._early = self._early, Answers.none()
+        return early
+
+    def note(self, answer: Answer) -> None:
+        """Write one answer down and close its question. A second answer to the same question is not written."""
+        if answer.key not in self._open.rows.keys:
+            return
+        with transaction(self.engine, writes=True) as connection:
+            columns = {
+                "key": [answer.key],
+                "label": [answer.label],
+                "expert": [answer.expert],
+                "cost": [float(answer.cost)],
+            }
+            self._enter(connection, "answer", {}, attach={"answers": columns})
+        self._open = self._open.take(self._open.rows.keys != answer.key)
+
+    def commit(self, batch: Batch, split: Split, answers: Answers, fixed: Corrections, parts: Parts) -> None:
+        """Write final labels, the parts' state and the position in one transaction."""
+        data = pack({name: part.state() for name, part in parts.items()})
+        said = np.where(answers.label == NO_LABEL, int(Verdict.REJECTED), int(Verdict.ASKED))
+        at = {int(key): i for i, key in enumerate(split.rows.keys)}
+        score = np.array([self._score(split, at, int(k)) for k in (*answers.rows.keys, *fixed.rows.keys)], float)
+        given = [int(split.given[at[int(k)]]) for k in fixed.rows.keys]
+        columns = {
+            "key": np.concatenate([answers.rows.keys, fixed.rows.keys]),
+            "verdict": np.concatenate([said, np.full(len(fixed), int(Verdict.CORRECTED))]),
+            "given": np.concatenate([answers.rows.y, np.array(given, np.int64)]),
+            "label": np.concatenate([answers.label, fixed.rows.y]),
+            "score": score,
+            "proba": np.concatenate([np.where(answers.label == NO_LABEL, 0.0, 1.0), fixed.probability.astype(float)]),
+            "decider": [*answers.experts, *([fixed.by] * len(fixed))],
+        }
+        order = np.argsort(columns["key"], kind="stable")
+        columns = {name: _take(column, order) for name, column in columns.items()}
+        body = {"answers": len(answers), "corrections": len(fixed), "snapshot": _sha(data), "facts": self.facts}
+        with transaction(self.engine, writes=True) as connection:
+            merged = self._merge_columns(connection, answers)
+            seq = self._enter(
+                connection,
+                "commit",
+                body,
+                batch=batch.id,
+                number=batch.number,
+                attach={"verdicts": columns, "merged": merged},
+            )
+            table = schema.snapshots
+            connection.execute(table.insert().values(seq=seq, data=data))
+            commits = select(schema.entries.c.seq).where(schema.entries.c.kind == "commit")
+            held = select(table.c.seq).where(table.c.seq.in_(commits)).order_by(table.c.seq.desc())
+            old = connection.execute(held).scalars().all()[KEPT_SNAPSHOTS:]
+            connection.execute(table.delete().where(table.c.seq.in_(old)))
+        self._recorded, self.next_number, self.facts = None, batch.number + 1, {}
+
+    @staticmethod
+    def _score(split: Split, at: Mapping[int, int], key: int) -> float:
+        return float(split.label_score[at[key]]) if key in at else 0.0
+
+    def _merge_columns(self, connection: Connection, answers: Answers) -> dict[str, Any]:
+        keys = [int(k) for k in answers.rows.keys]
+        table = schema.answers
+        found = connection.execute(select(table.c.seq).where(table.c.key.in_(keys)).order_by(table.c.seq)) if keys else None
+        return {"answer": [] if found is None else [int(seq) for seq in found.scalars()]}
+
+    def keep_encoder(self, data: bytes) -> None:
+        """Write down how features are made, once."""
+        with transaction(self.engine, writes=True) as connection:
+            seq = self._enter(connection, "encoder", {"snapshot": _sha(data)})
+            connection.execute(schema.snapshots.insert().values(seq=seq, data=data))
+
+    def measured(self, number: int, facts: Mapping[str, Any]) -> None:
+        """Write down what was measured after batch ``number``, e.g. accuracy on test rows."""
+        with transaction(self.engine, writes=True) as connection:
+            self._enter(connection, "measure", dict(facts), number=number)
+
+    def set_aside(self, batch_id: str, bad: Sequence[tuple[int, str, str, str]]) -> None:
+        """Write down rows that could not be used: (position, id, reason, content). Once a batch."""
+        table = schema.entries
+        mine = select(table.c.seq).where(table.c.batch == batch_id, table.c.kind == "aside").limit(1)
+        with transaction(self.engine, writes=False) as connection:
+            if connection.execute(mine).first() is not None:
+                return
+        columns = {
+            "position": [b[0] for b in bad],
+            "id": [b[1] for b in bad],
+            "reason": [b[2] for b in bad],
+            "content": [b[3] for b in bad],
+        }
+        with transaction(self.engine, writes=True) as connection:
+            self._enter(connection, "aside", {"rows": len(bad)}, batch=batch_id, attach={"aside": columns})
+
+    # ------------------------------------------------------------ going on after a stop
+
+    def resume(self, fetch: Callable[[Ints], tuple[Ints, Floats]]) -> None:
+        """Load open questions and unmerged answers. fetch: keys -> (found keys, features)."""
+        q, a, m = schema.questions, schema.answers, schema.merged
+        with transaction(self.engine, writes=False) as connection:
+            answered = select(a.c.key)
+            asked = connection.execute(select(q).where(q.c.key.not_in(answered)).order_by(q.c.seq, q.c.value.desc())).all()
+            taken = select(m.c.answer)
+            early = connection.execute(select(a).where(a.c.seq.not_in(taken)).order_by(a.c.seq)).all()
+        self._open = _queries_from(asked, self._rows_of([row.key for row in asked], fetch))
+        rows = self._rows_of([row.key for row in early], fetch)
+        answers = [Answer(int(r.key), int(r.label), str(r.expert), float(r.cost)) for r in early]
+        here = set(rows.keys.tolist())
+        self._early = answers_about(rows, [x for x in answers if x.key in here])
+
+    def _rows_of(self, keys: Sequence[int], fetch: Callable[[Ints], tuple[Ints, Floats]]) -> Rows:
+        found, X = fetch(np.array(keys, np.int64))
+        given = given_labels(self.engine, found)
+        return Rows(X, given, found)
+
+    # ------------------------------------------------------------ one entry
+
+    def _enter(
+        self,
+        connection: Connection,
+        kind: str,
+        body: Mapping[str, Any],
+        *,
+        batch: str | None = None,
+        number: int | None = None,
+        attach: Mapping[str, Mapping[str, Any]] | None = None,
+        extra: bytes = b"",
+    ) -> int:
+        seq = self.seq + 1
+        digest = Attached()
+        for name, columns in (attach or {}).items():
+            size = len(next(iter(columns.values()))) if columns else 0
+            if size:
+                insert_columns(connection, schema.ATTACHED[name], {"seq": [seq] * size, **columns})
+                digest.table(name, list(columns.values()))
+        if extra:
+            digest.add(extra)
+        text, at = canonical(dict(body)), now()
+        fields = (seq, kind, batch, number, at, text, digest.hex())
+        chain = entry_chain(self.head, fields)
+        names = ("seq", "kind", "batch", "number", "at", "body", "attached")
+        connection.execute(schema.entries.insert().values(**dict(zip(names, fields, strict=True)), chain=chain))
+        # the head moves with the transaction: on failure the exception ends the run before another entry is made
+        self.seq, self.head = seq, chain
+        return seq
+
+    def _store_rows(self, connection: Connection, batch: Batch) -> bytes:
+        if batch.table is None:
+            return b""
+        from labelwright.tables import row_bytes
+
+        salts = os.urandom(SALT_BYTES * len(batch))
+        digests = row_digests(row_bytes(batch.table), salts)
+        column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(SALT_BYTES), len(batch), [None, pa.py_buffer(salts)])
+        data = ipc_bytes(batch.table.append_column(SALT_COLUMN, column))
+        values = {"number": batch.number, "seq": self.seq + 1, "data": data, "digests": digests}
+        connection.execute(schema.payloads.insert().values(**values))
+        return digests
+
+
+def ipc_bytes(table: pa.Table) -> bytes:
+    """An Arrow table as compressed IPC bytes."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def ipc_table(data: bytes) -> pa.Table:
+    """The table of :func:`ipc_bytes`. Raises LedgerError when damaged."""
+    try:
+        return pa.ipc.open_stream(data).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise LedgerError(f"stored rows cannot be read ({error}); run 'labelwright verify'") from error
+
+
+def insert_columns(connection: Connection, table: Table, columns: Mapping[str, Any]) -> None:
+    """Insert many rows, given column by column, by the driver's own executemany."""
+    mark = "?" if connection.dialect.name == "sqlite" else "%s"
+    names = ", ".join(columns)
+    marks = ", ".join([mark] * len(columns))
+    lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in columns.values()]
+    connection.exec_driver_sql(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", list(zip(*lists, strict=True)))
+
+
+def given_labels(engine: Engine, keys: Ints) -> Ints:
+    """(n,) the given label of each row, as first recorded."""
+    table = schema.verdicts
+    out: dict[int, int] = {}
+    with transaction(engine, writes=False) as connection:
+        for start in range(0, len(keys), 500):
+            part = [int(k) for k in keys[start : start + 500]]
+            for key, given in connection.execute(select(table.c.key, table.c.given).where(table.c.key.in_(part))):
+                out[int(key)] = int(given)
+    return np.array([out[int(k)] for k in keys], np.int64)
+
+
+def _verdict_columns(batch: Batch, split: Split) -> dict[str, Any]:
+    """The verdicts of a split as table columns, by key; rows that merely wait on in the buffer say nothing new."""
+    kept = split.kept
+    label = np.where(kept, split.label, NO_LABEL)
+    believed = split.posterior
+    proba = np.where(kept, believed[np.arange(len(split)), np.maximum(label, 0)], believed.max(axis=1, initial=0.0))
+    words = np.array([split.deciders.get(int(v), "selector") for v in Verdict], dtype=object)
+    words[Verdict.ASKED] = "pending"
+    decider = words[split.verdict]
+    decider[split.clean] = "owner"
+    news = (split.verdict != Verdict.BUFFERED) | np.isin(split.rows.keys, batch.keys)
+    at = np.flatnonzero(news)[np.argsort(split.rows.keys[news], kind="stable")]
+    return {
+        "key": split.rows.keys[at],
+        "verdict": split.verdict[at],
+        "given": split.given[at],
+        "label": label[at],
+        "score": split.label_score[at].astype(float),
+        "proba": proba[at].astype(float),
+        "decider": decider[at].tolist(),
+    }
+
+
+def _question_columns(queries: Queries) -> dict[str, Any]:
+    queries = queries.take(np.argsort(queries.rows.keys, kind="stable"))
+    return {
+        "key": queries.rows.keys,
+        "value": queries.value.astype(float),
+        "suggestion": queries.suggestion,
+        "confidence": queries.confidence.astype(float),
+        "why": [queries.why] * len(queries),
+    }
+
+
+def _queries_from(asked: Sequence[Any], rows: Rows) -> Queries:
+    here = {int(k) for k in rows.keys}
+    asked = [row for row in asked if int(row.key) in here]
+    return Queries(
+        rows,
+        np.array([row.value for row in asked], float),
+        np.array([row.suggestion for row in asked], np.int64),
+        np.array([row.confidence for row in asked], float),
+        asked[0].why if asked else "",
+    )
+
+
+def _joined(one: Queries, two: Queries) -> Queries:
+    if not len(one):
+        return two
+    return Queries(
+        one.rows.plus(two.rows),
+        np.concatenate([one.value, two.value]),
+        np.concatenate([one.suggestion, two.suggestion]),
+        np.concatenate([one.confidence, two.confidence]),
+        two.why or one.why,
+    )
+
+
+def _take(column: Any, order: Ints) -> Any:
+    return column[order] if isinstance(column, np.ndarray) else [column[i] for i in order]
+
+
+def _sha(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()

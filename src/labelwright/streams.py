@@ -1,0 +1,196 @@
+"""Where batches come from: a user's table, chunk by chunk, with its bad rows set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from labelwright.errors import BadRowError, DataError
+from labelwright.tables import Encoder, bad_feature_rows
+from labelwright.types import NO_LABEL, Batch, Bools, Ints
+
+Bad = tuple[int, str, str, str]
+"""A row set aside: position in its chunk, id, reason, content."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column means what. label: the given label. id, trusted, truth, source: optional. drop: not features."""
+
+    label: str
+    id: str | None = None
+    trusted: str | None = None
+    truth: str | None = None
+    source: str | None = None
+    drop: tuple[str, ...] = ()
+
+    @property
+    def not_features(self) -> tuple[str, ...]:
+        """Columns that models never see."""
+        named = (self.label, self.id, self.trusted, self.truth, self.source)
+        return tuple(dict.fromkeys([*(n for n in named if n is not None), *self.drop]))
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Columns that must be there."""
+        return tuple(n for n in self.not_features if n not in self.drop)
+
+
+def label_text(column: pa.ChunkedArray | pa.Array) -> list[str | None]:
+    """Labels as text: 3, 3.0 and "3" are one class; missing and empty labels are None.
+
+    >>> label_text(pa.array([3.0, None, 1.5]))
+    ['3', None, '1.5']
+    """
+    values = column.to_pylist()
+    if pa.types.is_floating(column.type):
+        whole = (str(int(v)) if v is not None and np.isfinite(v) and v == int(v) else v for v in values)
+        return [None if v is None or v != v else str(v) for v in whole]
+    if pa.types.is_boolean(column.type):
+        return [None if v is None else str(v).lower() for v in values]
+    texts = (None if v is None else str(v).strip() for v in values)
+    return [text or None for text in texts]
+
+
+def class_names(labels: Sequence[str | None]) -> tuple[str, ...]:
+    """The distinct labels, numbers by value and words by alphabet.
+
+    >>> class_names(["10", "9", None, "9"])
+    ('9', '10')
+    """
+    names = {label for label in labels if label is not None}
+    try:
+        return tuple(sorted(names, key=float))
+    except ValueError:
+        return tuple(sorted(names))
+
+
+@dataclass
+class Intake:
+    """Turns chunks of a user's table into batches.
+
+    columns: what is what. classes: the label names; those of the first chunk, if not given.
+    clean_rows: the owner vouches for the first so many rows. strict: a bad row ends the run.
+    """
+
+    columns: Columns
+    encoder: Encoder
+    classes: tuple[str, ...]
+    clean_rows: int = 0
+    strict: bool = False
+    row: int = 0
+    drift: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._codes = {name: code for code, name in enumerate(self.classes)}
+
+    def check(self, chunk: pa.Table) -> None:
+        """Raises DataError when a named column is missing."""
+        missing = [name for name in self.columns.named if name not in chunk.column_names]
+        if missing:
+            raise DataError(f"there is no column {missing[0]!r}; the columns are {chunk.column_names}. Name the right one")
+
+    def accept(self, chunk: pa.Table, chunk_id: str) -> tuple[pa.Table, list[str], Bools, list[Bad]]:
+        """(good rows, their ids, whether each is vouched for, bad rows). Raises BadRowError when strict and one is bad."""
+        self.check(chunk)
+        start, self.row = self.row, self.row + chunk.num_rows
+        ids = self._ids(chunk, start)
+        reasons = self._reasons(chunk, ids)
+        clean = np.arange(start, start + chunk.num_rows) < self.clean_rows
+        if self.columns.trusted:
+            clean |= _truthy(chunk.column(self.columns.trusted))
+        keep = np.array([at not in reasons for at in range(chunk.num_rows)], bool)
+        good = chunk if keep.all() else chunk.filter(pa.array(keep))
+        bad = [(at, ids[at], reasons[at], content(chunk, at)) for at in sorted(reasons)]
+        self.refuse(bad, chunk_id)
+        return good, [ids[at] for at in np.flatnonzero(keep)], clean[keep], bad
+
+    def refuse(self, bad: list[Bad], chunk_id: str) -> None:
+        """Raises BadRowError when strict and a row is bad."""
+        if self.strict and bad:
+            at, row_id, reason, _ = bad[0]
+            raise BadRowError(f"row {row_id!r} ({chunk_id}, position {at}): {reason}. Mend it, or run without --strict")
+
+    def batch(self, good: pa.Table, ids: list[str], clean: Bools, *, id: str, number: int) -> Batch:
+        """The batch of accepted rows."""
+        X = self.encoder.transform(good)
+        for name, count in self.encoder.drift.items():
+            self.drift[name] = self.drift.get(name, 0) + count
+        sources = None
+        if self.columns.source:
+            sources = np.array(good.column(self.columns.source).to_pylist(), dtype=object)
+        table = good.combine_chunks()
+        return Batch(id, number, X, self.codes(good, self.columns.label), clean, np.array(ids, dtype=object), table, sources)
+
+    def codes(self, table: pa.Table, column: str) -> Ints:
+        """(n,) class of each row by a label column; NO_LABEL where unknown."""
+        return np.array([self._codes.get(t, NO_LABEL) if t else NO_LABEL for t in label_text(table.column(column))], np.int64)
+
+    def _ids(self, chunk: pa.Table, start: int) -> list[str]:
+        if self.columns.id is None:
+            return [str(start + at) for at in range(chunk.num_rows)]
+        return [text or f"(no id, row {start + at})" for at, text in enumerate(label_text(chunk.column(self.columns.id)))]
+
+    def _reasons(self, chunk: pa.Table, ids: list[str]) -> dict[int, str]:
+        reasons = dict(bad_feature_rows(chunk, self.encoder.kinds, widths=self.encoder.widths))
+        for at, text in enumerate(label_text(chunk.column(self.columns.label))):
+            if text is None:
+                reasons[at] = "no label"
+            elif text not in self._codes:
+                reasons[at] = f"label {text!r} is none of the classes {_few(self.classes)}; name all classes with --classes"
+        if self.columns.id is not None:
+            reasons |= self._repeated(chunk, ids, reasons)
+        return reasons
+
+    def _repeated(self, chunk: pa.Table, ids: list[str], reasons: dict[int, str]) -> dict[int, str]:
+        if len(set(ids)) == len(ids):
+            return {}
+        from labelwright.tables import row_bytes
+
+        contents, first, out = row_bytes(chunk), {}, {}
+        for at, row_id in enumerate(ids):
+            if at in reasons:
+                continue
+            if row_id not in first:
+                first[row_id] = at
+            else:
+                same = contents[at] == contents[first[row_id]]
+                out[at] = f"id {row_id!r} came before with {'the same' if same else 'other'} content"
+        return out
+
+
+def content(chunk: pa.Table, at: int, limit: int = 500) -> str:
+    """A row as short text, for people."""
+    cells = (f"{name}={value!r}" for name, value in chunk.slice(at, 1).to_pylist()[0].items())
+    text = ", ".join(cell if len(cell) <= 120 else cell[:117] + "..." for cell in cells)
+    return text[:limit]
+
+
+def _truthy(column: pa.ChunkedArray) -> Bools:
+    if pa.types.is_boolean(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return np.asarray(pc.fill_null(pc.cast(column, pa.bool_()), False)).astype(bool)
+    yes = {"1", "true", "yes", "y", "clean", "trusted"}
+    return np.array([str(value).strip().lower() in yes for value in column.to_pylist()], bool)
+
+
+def _few(names: Sequence[str], limit: int = 12) -> str:
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return f"[{shown}{', …' if len(names) > limit else ''}]"
+
+
+def numbered(chunks: Iterator[pa.Table], name: str) -> Iterator[tuple[str, pa.Table]]:
+    """(id, chunk): the id is the source's name and the chunk's place in it."""
+    for place, chunk in enumerate(chunks):
+        yield f"{name}#{place}", chunk
+
+
+def as_table(X: Any, y: Any, *, label: str = "label") -> pa.Table:
+    """Arrays as a table with a vector column ``x`` and a label column."""
+    from labelwright.tables import vector_column
+
+    return pa.table({"x": vector_column(np.asarray(X, np.float32)), label: pa.array(np.asarray(y).tolist())})

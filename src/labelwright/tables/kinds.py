@@ -1,0 +1,55 @@
+"""Which kind a column is: number, boolean, category, text, date, vector, image, or dropped."""
+
+from __future__ import annotations
+
+import re
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from labelwright.tables.arrow import is_image, is_number, is_string, is_vector
+from labelwright.tables.columns import to_numbers
+
+ID_NAME = re.compile(r"(^|_)(id|idx|index|key|uuid|unnamed: 0)_*$", re.IGNORECASE)
+
+
+def kind_of(column: pa.ChunkedArray, name: str) -> tuple[str, str]:
+    """The kind of a column, or "dropped" and the reason."""
+    kind = column.type
+    if column.null_count == len(column):
+        return "dropped", "every value is missing"
+    if is_vector(kind):
+        return "vector", ""
+    if is_image(kind):
+        return "image", ""
+    simple = pa.types.is_boolean(kind) or is_number(kind) or is_string(kind) or pa.types.is_temporal(kind)
+    if not simple:
+        return "dropped", f"values of type {kind} are not used"
+    distinct = pc.count_distinct(column).as_py()
+    if distinct == 1 and not column.null_count:
+        return "dropped", "the same value in every row"
+    if pa.types.is_boolean(kind):
+        return "boolean", ""
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return "date", ""
+    if is_string(kind):
+        return _string_kind(column, distinct, name)
+    if pa.types.is_integer(kind) and distinct == len(column) and ID_NAME.search(name):
+        return "dropped", "looks like an identifier"
+    return "number", ""
+
+
+def _string_kind(column: pa.ChunkedArray, distinct: int, name: str) -> tuple[str, str]:
+    present = column.drop_null()
+    words = pc.mean(pc.count_substring(pc.utf8_trim_whitespace(present), " ")).as_py() + 1
+    longest = pc.max(pc.utf8_length(present)).as_py()
+    if distinct <= 20 and 2 * distinct <= len(present):
+        return "category", ""
+    numbers, lost = to_numbers(present)
+    if lost <= 0.05 * len(numbers) and not ID_NAME.search(name):
+        return "number", ""
+    if distinct == len(present) and len(present) >= 10 and words == 1 and longest <= 64:
+        return "dropped", "looks like an identifier"
+    if words >= 3 or longest > 200 or (distinct > 20 and 2 * distinct > len(present)):
+        return "text", ""
+    return "category", ""

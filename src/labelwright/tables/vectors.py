@@ -1,0 +1,103 @@
+"""Columns of many values a row as numbers: vectors and images. The functions are as in ``columns``."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from labelwright.tables.arrow import contiguous, dense_vectors, is_image, is_vector
+from labelwright.tables.columns import Applied, Fitted, State, apply_dense, fit_dense
+from labelwright.types import Floats
+
+
+def to_vectors(column: pa.ChunkedArray, width: int) -> tuple[Floats, int]:
+    """(n, width) float32 with NaN where missing; and how many vectors were of another width or type."""
+    if not is_vector(column.type):
+        return np.full((len(column), width), np.nan, np.float32), len(column) - column.null_count
+    array = contiguous(column)
+    X = dense_vectors(array)
+    if X is not None and X.shape[1] == width:
+        return X, 0
+    out, lost = np.full((len(array), width), np.nan, np.float32), 0
+    for row, vector in enumerate(array.to_pylist()):
+        if vector is not None and len(vector) == width:
+            out[row] = vector
+        else:
+            lost += vector is not None
+    return out, lost
+
+
+def fit_vector(column: pa.ChunkedArray) -> Fitted:
+    array = contiguous(column)
+    width = int(pc.mode(pc.list_value_length(array))[0]["mode"].as_py())
+    if not width:
+        return {}, "the vectors are empty"
+    X, _ = to_vectors(column, width)
+    low, high = X.min(), X.max()
+    if low >= 0 and high <= 1:  # False when there is a NaN
+        return {"width": width, "as_is": True, "mean": X.mean(axis=0)}, f"{width} numbers in [0, 1], used as they are"
+    values = np.where(np.isfinite(X), X, np.nan).astype(np.float64)
+    gaps = int(np.isnan(values).sum())
+    inside = not gaps or not ((values < 0) | (values > 1)).any()
+    scale = fit_dense(values)
+    scale["flags"][:] = False
+    state = {"width": width, "as_is": bool(gaps and inside), "mean": scale["median"].astype(np.float32), "scale": scale}
+    how = "in [0, 1], used as they are" if state["as_is"] else "standardised"
+    return state, f"{width} numbers {how}" + (f", {gaps} missing filled with the median" if gaps else "")
+
+
+def apply_vector(column: pa.ChunkedArray, state: State) -> Applied:
+    X, lost = to_vectors(column, int(state["width"]))
+    finite = np.isfinite(X)
+    if state["as_is"]:
+        return (X.copy() if finite.all() else np.where(finite, X, state["mean"])), lost
+    return apply_dense(np.where(finite, X, np.nan).astype(np.float64), state["scale"]), lost
+
+
+def encoded_images(column: pa.ChunkedArray) -> list[bytes | None]:
+    if not is_image(column.type):
+        return [None] * len(column)
+    return [None if value is None else value["bytes"] for value in column.to_pylist()]
+
+
+def decoded_image(content: bytes) -> Any:
+    """The image, loaded whole; None when it does not decode."""
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(content))
+        image.load()
+        return image
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        return None
+
+
+def fit_image(column: pa.ChunkedArray) -> Fitted:
+    for content in encoded_images(column):
+        image = decoded_image(content) if content else None
+        if image is not None:
+            mode = "L" if image.mode in ("1", "L", "I", "F", "I;16") else "RGB"
+            width, height = image.size
+            colour = "grey" if mode == "L" else "colour"
+            return {"mode": mode, "width": width, "height": height}, f"{width} x {height} {colour} pixels in [0, 1]"
+    return {}, "no image decodes"
+
+
+def apply_image(column: pa.ChunkedArray, state: State) -> Applied:
+    size = (int(state["width"]), int(state["height"]))
+    contents = encoded_images(column)
+    out = np.zeros((len(contents), size[0] * size[1] * (1 if state["mode"] == "L" else 3)), np.float32)
+    lost = 0
+    for row, content in enumerate(contents):
+        image = decoded_image(content) if content else None
+        if image is None:
+            lost += 1
+            continue
+        image = image.convert(state["mode"])
+        out[row] = np.asarray(image if image.size == size else image.resize(size), np.uint8).ravel()
+    out /= 255
+    return out, lost
