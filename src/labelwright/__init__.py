@@ -1,0 +1,63 @@
+"""labelwright: learning from labels that cannot be trusted.
+
+Names are loaded when first used, so that ``import labelwright`` stays fast.
+
+>>> import labelwright
+>>> labelwright.RobustClassifier().selector
+'rad-duo'
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labelwright.estimators import RobustClassifier, load
+    from labelwright.loop import System, step
+    from labelwright.posterior import NoiseModel
+    from labelwright.recipes import al_only, no_selection, qal, rad_duo
+    from labelwright.types import Batch, Split, Verdict
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "RobustClassifier": "estimators",
+    "load": "estimators",
+    "System": "loop",
+    "step": "loop",
+    "NoiseModel": "posterior",
+    "qal": "recipes",
+    "al_only": "recipes",
+    "rad_duo": "recipes",
+    "no_selection": "recipes",
+    "Batch": "types",
+    "Split": "types",
+    "Verdict": "types",
+}
+
+__all__ = [
+    "Batch",
+    "NoiseModel",
+    "RobustClassifier",
+    "Split",
+    "System",
+    "Verdict",
+    "__version__",
+    "al_only",
+    "load",
+    "no_selection",
+    "qal",
+    "rad_duo",
+    "step",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"labelwright.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'labelwright' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -13,7 +13,7 @@ from labelwright.imitation import Imitator, NoImitator
 from labelwright.learners import Fetch, Learners
 from labelwright.queries import Budget, FixedBudget
 from labelwright.selection import Selector
-from labelwright.types import NO_LABEL, Answer, Answers, Batch, Corrections, Floats, Ints, Queries, Rows, Split, Verdict
+from labelwright.types import Answer, Answers, Batch, Corrections, Floats, Ints, Queries, Rows, Split, Verdict
 
 
 class Part(Protocol):

@@ -154,7 +154,9 @@ class FixedBudget:
         """Count the questions that were put. Raises BudgetError past the total."""
         self.spent += len(queries)
         if self.total is not None and self.spent > self.total:
-            raise BudgetError(f"{self.spent} questions were put but the budget is {self.total}; nothing was asked twice")
+            raise BudgetError(
+                f"{self.spent} questions were put but the budget is {self.total}; nothing was asked twice"
+            )
 
     def state(self) -> dict[str, Any]:
         """What :meth:`restore` needs."""
@@ -170,7 +172,7 @@ class DynamicBudget(FixedBudget):
 
     ``o(t) = o(t-1) * (1 - (H(t-2) - H(t-1)) / H(t-1))`` with H the mean predictive entropy over the rows that train
     the models; clamped to [0, what is left]. Unspent questions are carried over. total: questions in all.
-    batches: how many batches are expected; the first allowance is total / batches.
+    batches: how many batches are expected, without those that are all clean; the first allowance is total / batches.
 
     >>> DynamicBudget(90, batches=18).rate
     5.0
@@ -191,6 +193,8 @@ class DynamicBudget(FixedBudget):
     def update(self, queries: Queries, split: Split) -> None:
         """Count what was put, carry over what was not, and set the rate of the next batch."""
         super().update(queries, split)
+        if len(split) and split.clean.all():
+            return  # nobody can be asked about D0: it is none of the expected batches
         self.carried = self.carried + self.rate - len(queries)
         kept = split.kept & ~split.clean
         if not kept.any():

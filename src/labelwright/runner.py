@@ -19,6 +19,7 @@ from labelwright.experts import Expert, FallibleExpert, FileExpert, NoExpert, Or
 from labelwright.imitation import NoImitator, PosteriorImitator
 from labelwright.learners import Learners
 from labelwright.ledger import History, SqlLedger
+from labelwright.ledger.schema import open_engine
 from labelwright.loop import System
 from labelwright.queries import Budget, DynamicBudget, FixedBudget
 from labelwright.selection import NoSelection, QualityOnly, RadDuo, Slim
@@ -118,7 +119,9 @@ class StateFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise BusyError(f"another labelwright writes to {self.path}; wait for it, or choose another --state") from error
+            raise BusyError(
+                f"another labelwright writes to {self.path}; wait for it, or choose another --state"
+            ) from error
 
     def release(self) -> None:
         """Let the folder go."""
@@ -128,9 +131,15 @@ class StateFolder:
 
     def history(self) -> History:
         """The ledger, read-only. Raises LedgerError when there is none."""
-        if self.url.startswith("sqlite") and not (self.path / "ledger.db").exists():
-            raise LedgerError(f"there is no ledger in {self.path}; run 'labelwright run' first, or give the right --state")
-        return History(self.url)
+        return History(self.history_engine())
+
+    def history_engine(self) -> Any:
+        """The ledger's database, unread. Raises LedgerError when there is none."""
+        if self.url.startswith("sqlite:///") and not Path(self.url.removeprefix("sqlite:///")).exists():
+            raise LedgerError(
+                f"there is no ledger in {self.path}; run 'labelwright run' first, or give the right --state"
+            )
+        return open_engine(self.url)
 
 
 @dataclass
@@ -255,7 +264,9 @@ class Run:
     def _budget(self) -> Budget:
         s = self.settings
         if s.measure not in MEASURES and s.measure != "random":
-            raise SettingsError(f"the measure {s.measure!r} is unknown; expected one of {', '.join([*MEASURES, 'random'])}")
+            raise SettingsError(
+                f"the measure {s.measure!r} is unknown; expected one of {', '.join([*MEASURES, 'random'])}"
+            )
         measure = MEASURES.get(s.measure) or queries.random(s.seed)
         if s.dynamic:
             total = s.budget_total if s.budget_total is not None else s.budget * s.expected_batches
@@ -265,7 +276,9 @@ class Run:
     def _expert(self, classes: int) -> Expert:
         s = self.settings
         if s.expert in ("oracle", "fallible") and s.columns.truth is None:
-            raise SettingsError(f"a simulated expert ({s.expert}) needs the column of true labels; give it with --truth")
+            raise SettingsError(
+                f"a simulated expert ({s.expert}) needs the column of true labels; give it with --truth"
+            )
         if s.expert == "oracle":
             return Oracle(self.truth, cost=s.cost)
         if s.expert == "fallible":
@@ -297,7 +310,9 @@ class Run:
             self.truth.add(pending, self.intake.codes(good, self.settings.columns.truth))
         return batch, bad
 
-    def _news(self, good: pa.Table, ids: list[str], clean: Any, pending: int) -> tuple[pa.Table, list[str], Any, list[Bad]]:
+    def _news(
+        self, good: pa.Table, ids: list[str], clean: Any, pending: int
+    ) -> tuple[pa.Table, list[str], Any, list[Bad]]:
         """Without the rows that the ledger has: the same content counts once, other content is set aside."""
         known = {i: key for i, key in self.history.known(ids).items() if key >> KEY_SHIFT != pending}
         if not known:
@@ -347,7 +362,9 @@ class Run:
         return self.intake.encoder.transform(table)[y != NO_LABEL], y[y != NO_LABEL]
 
     def _measure(self, number: int, X: Floats, y: Ints) -> None:
-        self.ledger.measured(number, {"test_accuracy": float((self.system.predict(X) == y).mean()), "test_rows": len(y)})
+        self.ledger.measured(
+            number, {"test_accuracy": float((self.system.predict(X) == y).mean()), "test_rows": len(y)}
+        )
 
 
 class _Ids(dict[int, str]):
@@ -375,7 +392,9 @@ def reopened(state: StateFolder) -> Run:
     stored = run.history.encoder()
     snapshot = run.history.snapshot()
     if stored is None or snapshot is None:
-        raise LedgerError(f"no batch was finished in {state.path}, so there is no model yet; run 'labelwright run' again")
+        raise LedgerError(
+            f"no batch was finished in {state.path}, so there is no model yet; run 'labelwright run' again"
+        )
     run.intake = Intake(run.settings.columns, Encoder.from_bytes(stored), run.ledger.classes)
     run.truth = Truth(load=run._old_truth)
     run.system = run._system()

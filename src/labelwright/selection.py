@@ -74,9 +74,9 @@ class JudgingSelector:
         if not self.learners.fitted:
             return self._first(rows, clean)
         decision, proba = self.learners.quality.judge(rows.X)
-        second, proba = self._second_opinion(rows, decision, proba)
+        second, mixed = self._second_opinion(rows, decision, proba)
         verdict = self.opinion(rows.y, decision, second)
-        return self._finished(rows, clean, verdict, decision, proba)
+        return self._finished(rows, clean, verdict, decision, mixed, noise=self._learned(rows, clean, proba))
 
     def _second_opinion(self, rows: Rows, decision: Floats, proba: Floats) -> tuple[Floats, Floats]:
         """C is asked about the rows that L doubts, and about no others (it may be the dearer model)."""
@@ -89,6 +89,17 @@ class JudgingSelector:
             second[doubted], other = learners.classifier.judge(rows.X[doubted])
             mixed[doubted] = 0.5 * (proba[doubted] + other)
         return second, mixed
+
+    def _learned(self, rows: Rows, clean: Bools, proba: Floats) -> NoiseModel:
+        """The noise model after the batch's own rows (the buffered ones were counted when they came).
+
+        proba: L's alone. Mixing C in where L doubts the label would let the given labels shape the probabilities,
+        and the noise would seem smaller than it is.
+        """
+        if not self.estimate_noise:
+            return self.noise
+        fresh = np.arange(len(rows)) < len(rows) - len(self.buffer.rows)
+        return self.noise.updated(proba[fresh], rows.y[fresh], np.where(clean, rows.y, NO_LABEL)[fresh])
 
     def _vouched(self, rows: Rows, clean: Bools) -> Split:
         """Every label is vouched for by its owner: nothing to judge."""
@@ -124,13 +135,9 @@ class JudgingSelector:
         decision: Floats,
         proba: Floats,
         *,
-        noise: NoiseModel | None = None,
+        noise: NoiseModel,
     ) -> Split:
         verdict = np.where(clean, int(Verdict.TRUSTED), verdict)
-        if noise is None:
-            fresh = np.arange(len(rows)) < len(rows) - len(self.buffer.rows)
-            known = np.where(clean, rows.y, NO_LABEL)[fresh]
-            noise = self.noise.updated(proba[fresh], rows.y[fresh], known) if self.estimate_noise else self.noise
         split = Split(rows, verdict, rows.y, clean, decision, proba, noise, self.deciders)
         return self._buffered(split) if self.buffer.size else split
 

@@ -93,7 +93,9 @@ class Intake:
         """Raises DataError when a named column is missing."""
         missing = [name for name in self.columns.named if name not in chunk.column_names]
         if missing:
-            raise DataError(f"there is no column {missing[0]!r}; the columns are {chunk.column_names}. Name the right one")
+            raise DataError(
+                f"there is no column {missing[0]!r}; the columns are {chunk.column_names}. Name the right one"
+            )
 
     def accept(self, chunk: pa.Table, chunk_id: str) -> tuple[pa.Table, list[str], Bools, list[Bad]]:
         """(good rows, their ids, whether each is vouched for, bad rows). Raises BadRowError when strict and one is bad."""
@@ -125,16 +127,22 @@ class Intake:
         if self.columns.source:
             sources = np.array(good.column(self.columns.source).to_pylist(), dtype=object)
         table = good.combine_chunks()
-        return Batch(id, number, X, self.codes(good, self.columns.label), clean, np.array(ids, dtype=object), table, sources)
+        return Batch(
+            id, number, X, self.codes(good, self.columns.label), clean, np.array(ids, dtype=object), table, sources
+        )
 
     def codes(self, table: pa.Table, column: str) -> Ints:
         """(n,) class of each row by a label column; NO_LABEL where unknown."""
-        return np.array([self._codes.get(t, NO_LABEL) if t else NO_LABEL for t in label_text(table.column(column))], np.int64)
+        return np.array(
+            [self._codes.get(t, NO_LABEL) if t else NO_LABEL for t in label_text(table.column(column))], np.int64
+        )
 
     def _ids(self, chunk: pa.Table, start: int) -> list[str]:
         if self.columns.id is None:
             return [str(start + at) for at in range(chunk.num_rows)]
-        return [text or f"(no id, row {start + at})" for at, text in enumerate(label_text(chunk.column(self.columns.id)))]
+        return [
+            text or f"(no id, row {start + at})" for at, text in enumerate(label_text(chunk.column(self.columns.id)))
+        ]
 
     def _reasons(self, chunk: pa.Table, ids: list[str]) -> dict[int, str]:
         reasons = dict(bad_feature_rows(chunk, self.encoder.kinds, widths=self.encoder.widths))
@@ -142,7 +150,9 @@ class Intake:
             if text is None:
                 reasons[at] = "no label"
             elif text not in self._codes:
-                reasons[at] = f"label {text!r} is none of the classes {_few(self.classes)}; name all classes with --classes"
+                reasons[at] = (
+                    f"label {text!r} is none of the classes {_few(self.classes)}; name all classes with --classes"
+                )
         if self.columns.id is not None:
             reasons |= self._repeated(chunk, ids, reasons)
         return reasons

@@ -9,7 +9,6 @@ import numpy as np
 
 from labelwright.types import Ints
 
-
 KEPT_BATCHES = 64
 
 

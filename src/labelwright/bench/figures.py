@@ -95,7 +95,11 @@ def draw(result: dict[str, Any], stem: Path) -> None:
                 axis.plot(range(len(curve)), curve, color=colour, ls=line, lw=width, label=label)
         filtered = [cell["methods"][m]["curve"] for m in ("q-only", "qal-margin") if m in cell["methods"]]
         low = min(min(curve) for curve in filtered) if filtered else 0
-        axis.set(title=f"{dataset}, {100 * result['noise']:.0f} % wrong labels", xlabel="batches of 50 rows", ylim=(low - 12, 100))
+        axis.set(
+            title=f"{dataset}, {100 * result['noise']:.0f} % wrong labels",
+            xlabel="batches of 50 rows",
+            ylim=(low - 12, 100),
+        )
         axis.set_xlim(0, BATCHES)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

@@ -36,6 +36,7 @@ EXTRA = ("qal-margin-2", "full-clean")
 class Trial:
     """One repeat: a Gram matrix, row numbers into it, and a noisy stream."""
 
+    X: Floats
     gram: Gram
     y: Ints
     given: Ints
@@ -88,7 +89,7 @@ def draw(X: Floats, y: Ints, noise: float, repeat: int, *, seed: int = 0) -> Tri
     for start in range(CLEAN, need, BATCH):
         part = slice(start, start + BATCH)
         given[part] = flip(y[part], X[part], rng)
-    return Trial(Gram(X, train=need), y, given, classes)
+    return Trial(X, Gram(X, train=need), y, given, classes)
 
 
 def systems(trial: Trial, kernel: str, count: int = QUERIES) -> dict[str, Callable[[], System]]:
@@ -122,7 +123,15 @@ def systems(trial: Trial, kernel: str, count: int = QUERIES) -> dict[str, Callab
 
 
 def run_trial(
-    dataset: str, noise: float, repeat: int, *, kernel: str, count: int, seed: int, methods: tuple[str, ...], data_dir: str | None
+    dataset: str,
+    noise: float,
+    repeat: int,
+    *,
+    kernel: str,
+    count: int,
+    seed: int,
+    methods: tuple[str, ...],
+    data_dir: str | None,
 ) -> dict[str, Any]:
     """All methods on one repeat: accuracy in percent after D0 and after each batch, and the questions used."""
     trial = draw(*rows_of(dataset, data_dir), noise, repeat, seed=seed)
@@ -159,9 +168,7 @@ def run_cell(
     if kernel not in ("rbf", "linear"):
         raise SettingsError(f"kernel {kernel!r} is unknown; expected rbf or linear")
     rows_of(dataset, data_dir)  # fail early, with a plain sentence
-    one = partial(
-        run_trial, dataset, noise, kernel=kernel, count=count, seed=seed, methods=methods, data_dir=data_dir
-    )
+    one = partial(run_trial, dataset, noise, kernel=kernel, count=count, seed=seed, methods=methods, data_dir=data_dir)
     trials = []
     if workers == 1:
         for repeat in range(repeats):

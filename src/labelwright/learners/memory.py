@@ -43,7 +43,9 @@ class RowMemory:
             kept = kept.take(~np.isin(kept.keys, rows.keys))
         together = kept.plus(rows)
         if len(together) > self.size:
-            together = together.take(np.sort(np.argsort(_priority(together.keys, self.seed), kind="stable")[: self.size]))
+            together = together.take(
+                np.sort(np.argsort(_priority(together.keys, self.seed), kind="stable")[: self.size])
+            )
         self.rows = together
 
     def forget(self, keys: Ints) -> None:

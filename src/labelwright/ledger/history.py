@@ -14,8 +14,8 @@ from sqlalchemy import Engine, func, select
 from labelwright.errors import DataError, LedgerError
 from labelwright.ledger import schema
 from labelwright.ledger.schema import transaction
-from labelwright.ledger.snapshot import unpack
 from labelwright.ledger.sql import SALT_COLUMN, ipc_table
+from labelwright.packing import unpack
 from labelwright.types import KEY_SHIFT, NO_LABEL, Floats, Ints, Verdict
 
 
@@ -55,7 +55,9 @@ class History:
             from sqlalchemy import inspect
 
             if not inspect(connection).has_table("entries"):
-                raise LedgerError("there is no ledger here; run 'labelwright run' first, or give the right --state folder")
+                raise LedgerError(
+                    "there is no ledger here; run 'labelwright run' first, or give the right --state folder"
+                )
             body = connection.execute(select(schema.entries.c.body).where(schema.entries.c.seq == 1)).scalar()
         held = json.loads(body or '{"settings": {}, "classes": []}')
         self.settings: dict[str, Any] = held["settings"]
@@ -87,11 +89,21 @@ class History:
         """The latest word on each row of batch ``number``."""
         table, low = schema.verdicts, number << KEY_SHIFT
         mine = table.c.key.between(low, low + (1 << KEY_SHIFT) - 1)
-        found = self._rows(select(table, schema.entries.c.at).join(
-            schema.entries, schema.entries.c.seq == table.c.seq).where(mine).order_by(table.c.key, table.c.seq))
+        found = self._rows(
+            select(table, schema.entries.c.at)
+            .join(schema.entries, schema.entries.c.seq == table.c.seq)
+            .where(mine)
+            .order_by(table.c.key, table.c.seq)
+        )
         latest = {int(row.key): row for row in found}
-        ids = {int(k): str(i) for k, i in self._rows(
-            select(schema.rows.c.key, schema.rows.c.id).where(schema.rows.c.key.between(low, low + (1 << KEY_SHIFT) - 1)))}
+        ids = {
+            int(k): str(i)
+            for k, i in self._rows(
+                select(schema.rows.c.key, schema.rows.c.id).where(
+                    schema.rows.c.key.between(low, low + (1 << KEY_SHIFT) - 1)
+                )
+            )
+        }
         rows = list(latest.values())
         return Records(
             np.array(list(latest), np.int64),
@@ -158,7 +170,9 @@ class History:
         for start in range(0, len(ids), 500):
             part = ids[start : start + 500]
             for key, row_id in self._rows(
-                select(schema.rows.c.key, schema.rows.c.id).where(schema.rows.c.id.in_(part)).order_by(schema.rows.c.key)
+                select(schema.rows.c.key, schema.rows.c.id)
+                .where(schema.rows.c.id.in_(part))
+                .order_by(schema.rows.c.key)
             ):
                 out.setdefault(str(row_id), int(key))
         return out

@@ -16,8 +16,8 @@ from labelwright.errors import LedgerError, SettingsError
 from labelwright.ledger import schema
 from labelwright.ledger.chain import SALT_BYTES, START, Attached, canonical, entry_chain, row_digests
 from labelwright.ledger.schema import transaction
-from labelwright.ledger.snapshot import pack
 from labelwright.loop import Parts, answers_about
+from labelwright.packing import pack
 from labelwright.types import NO_LABEL, Answer, Answers, Batch, Corrections, Floats, Ints, Queries, Rows, Split, Verdict
 
 SALT_COLUMN = "__salt__"
@@ -181,7 +181,9 @@ class SqlLedger:
     def _merge_columns(self, connection: Connection, answers: Answers) -> dict[str, Any]:
         keys = [int(k) for k in answers.rows.keys]
         table = schema.answers
-        found = connection.execute(select(table.c.seq).where(table.c.key.in_(keys)).order_by(table.c.seq)) if keys else None
+        found = (
+            connection.execute(select(table.c.seq).where(table.c.key.in_(keys)).order_by(table.c.seq)) if keys else None
+        )
         return {"answer": [] if found is None else [int(seq) for seq in found.scalars()]}
 
     def keep_encoder(self, data: bytes) -> None:
@@ -218,7 +220,9 @@ class SqlLedger:
         q, a, m = schema.questions, schema.answers, schema.merged
         with transaction(self.engine, writes=False) as connection:
             answered = select(a.c.key)
-            asked = connection.execute(select(q).where(q.c.key.not_in(answered)).order_by(q.c.seq, q.c.value.desc())).all()
+            asked = connection.execute(
+                select(q).where(q.c.key.not_in(answered)).order_by(q.c.seq, q.c.value.desc())
+            ).all()
             taken = select(m.c.answer)
             early = connection.execute(select(a).where(a.c.seq.not_in(taken)).order_by(a.c.seq)).all()
         self._open = _queries_from(asked, self._rows_of([row.key for row in asked], fetch))

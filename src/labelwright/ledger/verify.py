@@ -50,7 +50,9 @@ def verify(engine: Engine, *, head: str | None = None) -> tuple[int, str, list[F
     except (DBAPIError, LedgerError, ValueError, TypeError, OverflowError) as error:
         findings.append(Finding(count + 1, None, f"cannot be read: {plain(error)}"))
     if not seen:
-        findings.append(Finding(count, None, f"the chain head {head} that was noted earlier is missing: entries were cut off"))
+        findings.append(
+            Finding(count, None, f"the chain head {head} that was noted earlier is missing: entries were cut off")
+        )
     return count, previous, findings
 
 

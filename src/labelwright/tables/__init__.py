@@ -9,10 +9,11 @@ from labelwright.tables.checks import bad_feature_rows
 from labelwright.tables.chunked import TableSource
 from labelwright.tables.columns import MAX_CATEGORIES, State
 from labelwright.tables.encoder import TRUSTED_TYPES, Encoder
-from labelwright.tables.files import CSV_BLOCK, CSV_HEAD, CSV_SUFFIXES, PARQUET_BATCH, PARQUET_SUFFIXES, write_table
+from labelwright.tables.files import CSV_BLOCK, CSV_HEAD, CSV_SUFFIXES, PARQUET_BATCH, PARQUET_SUFFIXES
 from labelwright.tables.kinds import ID_NAME
 from labelwright.tables.rows import MISSING_FLOAT, row_bytes
 from labelwright.tables.sources import open_source, vector_column
+from labelwright.tables.write import write_bytes, write_table, write_tables
 
 __all__ = [
     "CSV_BLOCK",
@@ -32,5 +33,7 @@ __all__ = [
     "open_source",
     "row_bytes",
     "vector_column",
+    "write_bytes",
     "write_table",
+    "write_tables",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from labelwright.errors import SourceError
-from labelwright.tables.arrow import NOT_A_NUMBER, cast_or_none, quoted, undictionaried
+from labelwright.tables.arrow import NOT_A_NUMBER, cast_or_none, quoted
 from labelwright.tables.chunked import TableSource
 
 CSV_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
@@ -164,52 +162,3 @@ def _parquet_meta(file: Path) -> tuple[list[str], int, int]:
 
 def _parquet_error(file: Path, error: Exception) -> SourceError:
     return SourceError(f"{file} is not a complete Parquet file ({str(error).rstrip('.')}); write it again.")
-
-
-def write_table(table: pa.Table, path: str | Path) -> None:
-    """Write a table as Parquet (.parquet, .pq) or CSV (.csv, .csv.gz, .tsv), whole or not at all.
-
-    The file appears under its name only when complete. Raises SourceError when the suffix is unknown, a column
-    cannot be written in that format, or the folder cannot be written.
-
-    >>> from labelwright.tables import open_source
-    >>> file = Path(tempfile.mkdtemp()) / "t.csv"
-    >>> write_table(pa.table({"x": [1]}), file)
-    >>> next(open_source(file).chunks(9)).to_pydict()
-    {'x': [1]}
-    """
-    target = Path(path)
-    suffix = suffix_of(target)
-    if suffix not in (*CSV_SUFFIXES, *PARQUET_SUFFIXES):
-        raise SourceError(f"{target} is of an unknown kind; end its name in .parquet or .csv.")
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
-        _write(table, temporary, suffix)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
-        os.replace(temporary, target)
-    except pa.ArrowException as error:
-        raise SourceError(f"{target} cannot hold this table ({error}); write a .parquet file instead.") from error
-    except OSError as error:
-        raise SourceError(
-            f"{target} cannot be written ({error}); check that the folder exists and has room."
-        ) from error
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def _write(table: pa.Table, file: str, suffix: str) -> None:
-    if suffix in PARQUET_SUFFIXES:
-        pq.write_table(table, file)
-        return
-    plain = [undictionaried(column) for column in table.columns]
-    options = pcsv.WriteOptions(delimiter="\t" if ".tsv" in suffix else ",")
-    compression = "gzip" if suffix.endswith(".gz") else None
-    with pa.output_stream(file, compression=compression) as stream:
-        pcsv.write_csv(pa.Table.from_arrays(plain, names=table.column_names), stream, options)

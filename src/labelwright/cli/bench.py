@@ -1,0 +1,182 @@
+"""bench: the paper's experiments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from labelwright.cli.app import app, say
+from labelwright.cli.common import DataDir, Json, Seed, Workers, cores
+from labelwright.cli.run import progress_bar
+
+bench = typer.Typer(help="The paper's experiments, reproduced.", rich_markup_mode="rich", invoke_without_command=True)
+app.add_typer(bench, name="bench")
+
+Repeats = Annotated[int, typer.Option(min=1, help="repeats, each with its own rows, order and noise")]
+Kernel = Annotated[str, typer.Option(help="rbf or linear")]
+
+
+@bench.callback()
+def listing(
+    ctx: typer.Context,
+    list_: Annotated[bool, typer.Option("--list", help="which data sets are at hand, and why others are not")] = False,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """The paper's experiments, reproduced."""
+    if list_ or ctx.invoked_subcommand is None:
+        from labelwright.datasets import available
+
+        found = available(data_dir)
+        say(found, as_json=json, text="\n".join(f"{name}: {word}" for name, word in found.items()))
+
+
+@bench.command(epilog="Example: labelwright bench qal --dataset pendigits --noise 0.6 --repeats 10 --json")
+def qal(
+    dataset: Annotated[str, typer.Option(help="pendigits, usps or optdigits")] = "pendigits",
+    noise: Annotated[float, typer.Option(min=0, max=1, help="share of wrong labels")] = 0.6,
+    repeats: Repeats = 10,
+    kernel: Kernel = "rbf",
+    queries: Annotated[int, typer.Option(min=0, help="questions a batch")] = 5,
+    workers: Workers = 0,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """One cell of Figs 4 and 5: all methods of QAL on one data set, accuracies in percent."""
+    from labelwright.bench.qal import run_cell
+
+    with progress_bar() as bar:
+        task = bar.add_task(f"{dataset} {noise:g}", total=repeats)
+        result = run_cell(
+            dataset,
+            noise,
+            repeats=repeats,
+            kernel=kernel,
+            count=queries,
+            seed=seed,
+            workers=workers or min(cores(), repeats),
+            data_dir=data_dir,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    if json:
+        say(result, as_json=True)
+        return
+    table = Table(title=f"{dataset}, {100 * noise:.0f} % wrong, {kernel}, {repeats} repeats", title_justify="left")
+    for column in ("method", "accuracy %", "± 95 %", "questions"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for name, row in result["methods"].items():
+        half = "" if row["ci95"] is None else f"{row['ci95']:.2f}"
+        table.add_row(name, f"{row['mean']:.2f}", half, str(result["queries_used"][name]))
+    Console().print(table)
+
+
+def _figure(
+    name: str, kernel: str, repeats: int, output: Path, workers: int, data_dir: str | None, seed: int, json: bool
+) -> None:
+    from labelwright.bench.figures import run_figure
+    from labelwright.bench.figures import table as rows_of
+
+    with progress_bar() as bar:
+        task = bar.add_task(name, total=repeats)
+        result = run_figure(
+            name,
+            output,
+            kernel=kernel,
+            repeats=repeats,
+            seed=seed,
+            workers=workers or cores(),
+            data_dir=data_dir,
+            progress=lambda dataset, done: bar.update(task, description=f"{name} {dataset}", completed=done),
+        )
+    if json:
+        say(result, as_json=True)
+        return
+    head, *rows = rows_of(result)
+    table = Table(
+        *head, title=f"{name}: {100 * result['noise']:.0f} % wrong labels, {kernel} kernel, {repeats} repeats"
+    )
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+    for dataset, reason in result["missing"].items():
+        print(f"{dataset} did not run: {reason}")
+    print(f"wrote {output}/{name}-{kernel}.json, .png and .svg")
+
+
+Output = Annotated[Path, typer.Option(help="folder for the JSON and the plots; finished data sets are not run again")]
+
+
+@bench.command(epilog="Example: labelwright bench fig4 --repeats 100 --kernel rbf")
+def fig4(
+    kernel: Kernel = "rbf",
+    repeats: Repeats = 100,
+    output: Output = Path("experiments/results"),
+    workers: Workers = 0,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Fig. 4: three data sets at 60 % wrong labels, accuracy after every batch."""
+    _figure("fig4", kernel, repeats, output, workers, data_dir, seed, json)
+
+
+@bench.command(epilog="Example: labelwright bench fig5 --repeats 100 --kernel linear")
+def fig5(
+    kernel: Kernel = "rbf",
+    repeats: Repeats = 100,
+    output: Output = Path("experiments/results"),
+    workers: Workers = 0,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Fig. 5: three data sets at 80 % wrong labels, accuracy after every batch."""
+    _figure("fig5", kernel, repeats, output, workers, data_dir, seed, json)
+
+
+@bench.command(epilog="Example: labelwright bench radduo --dataset mnist --noise 0.3")
+def radduo(
+    dataset: Annotated[str, typer.Option(help="mnist, usps, pendigits, optdigits or digits")] = "mnist",
+    noise: Annotated[float, typer.Option(min=0, max=1, help="share of wrong labels")] = 0.3,
+    classifier: Annotated[str, typer.Option(help="linear or boosted")] = "linear",
+    seeds: Annotated[int, typer.Option(min=1, help="repeats")] = 1,
+    output: Annotated[Path | None, typer.Option(help="folder for the JSON")] = None,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """RAD Duo, Slim and the buffer beside D0-only, No-Sel and Full-Clean, on one stream of 10,000 rows."""
+    from labelwright.bench.radduo import run_radduo
+
+    with progress_bar() as bar:
+        task = bar.add_task(dataset, total=None)
+        result = run_radduo(
+            dataset,
+            noise=noise,
+            classifier=classifier,
+            seeds=seeds,
+            seed=seed,
+            data_dir=data_dir,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if output is not None:
+        import json as format_
+
+        output.mkdir(parents=True, exist_ok=True)
+        (output / f"radduo-{dataset}-{classifier}.json").write_text(format_.dumps(result, indent=1))
+    if json:
+        say(result, as_json=True)
+        return
+    table = Table(title=result["title"], title_justify="left")
+    names = ("accuracy %", "± 95 %", "kept precision", "kept recall", "noise left", "judging s", "training s")
+    table.add_column("method")
+    for column in names:
+        table.add_column(column, justify="right")
+    for name, row in result["methods"].items():
+        table.add_row(name, *(row["shown"][column] for column in names))
+    Console().print(table)

@@ -1,0 +1,33 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labelwright.runner import StateFolder
+
+State = Annotated[Path, typer.Option("--state", help="the state folder that 'run' made")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
+Seed = Annotated[int, typer.Option("--seed", help="the same seed gives the same decisions")]
+DataDir = Annotated[str | None, typer.Option("--data-dir", help="folder of benchmark data; default $LABELWRIGHT_DATA")]
+LedgerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger", help="ledger elsewhere, e.g. postgresql+psycopg://user@host/db", envvar="LABELWRIGHT_LEDGER"
+    ),
+]
+Workers = Annotated[int, typer.Option("--workers", help="processes; default: one a core")]
+
+
+def folder(state: Path, ledger: str | None = None) -> StateFolder:
+    """The state folder of these options."""
+    return StateFolder(state, ledger_url=ledger)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

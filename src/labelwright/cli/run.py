@@ -1,0 +1,257 @@
+"""run, demo and predict: the commands that learn or use what was learned."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from labelwright.cli.app import app, log, say
+from labelwright.cli.common import DataDir, Json, LedgerUrl, Seed, State, folder
+from labelwright.errors import SettingsError
+from labelwright.runner import Run, Settings, predictions, reopened
+from labelwright.streams import Columns
+from labelwright.tables import TableSource, open_source, write_tables
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr, on terminals only."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+
+
+def source_of(name: str, data_dir: str | None) -> TableSource:
+    """A file, a folder, or a benchmark data set by name."""
+    from labelwright.datasets import LOADERS, load
+    from labelwright.streams import as_table
+
+    if name in LOADERS and not Path(name).exists():
+        data = load(name, data_dir)
+        source = open_source(as_table(data.X, data.y))
+        source.name = name
+        return source
+    return open_source(name)
+
+
+@app.command(
+    epilog="Example: labelwright run reviews.csv --label sentiment --id review_id --budget 20 --state reviews\n\n"
+    "Answers: fill in the label column of STATE/questions.csv, save it as STATE/answers.csv, and run again."
+)
+def run(
+    source: Annotated[str, typer.Argument(help="CSV, Parquet or npz file, a folder of them, or a data set's name")],
+    label: Annotated[str, typer.Option(help="column of the given labels")],
+    state: Annotated[Path, typer.Option(help="folder for the ledger and the models")] = Path("state"),
+    id: Annotated[str | None, typer.Option(help="column that names each row; default: its place")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="rows a batch")] = 1000,
+    first_batch: Annotated[int | None, typer.Option(min=1, help="rows of the first batch, if different")] = None,
+    clean_rows: Annotated[int, typer.Option(min=0, help="you vouch for the labels of the first N rows")] = 0,
+    trusted_column: Annotated[str | None, typer.Option(help="column that marks rows whose label you vouch for")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="all labels, comma-separated; default: those of the first batch")
+    ] = None,
+    drop: Annotated[str | None, typer.Option(help="columns that models must not see, comma-separated")] = None,
+    selector: Annotated[str, typer.Option(help="rad-duo, quality-only, slim or none")] = "rad-duo",
+    classifier: Annotated[str, typer.Option(help="auto, linear, sgd, forest, boosted, bayes or svm")] = "auto",
+    quality: Annotated[str, typer.Option(help="the model that judges labels first; same names")] = "linear",
+    budget: Annotated[int, typer.Option(min=0, help="questions a batch")] = 0,
+    budget_total: Annotated[int | None, typer.Option(min=0, help="questions in all, never exceeded")] = None,
+    dynamic: Annotated[bool, typer.Option(help="spend the total where the models are unsure")] = False,
+    measure: Annotated[str, typer.Option(help="margin, least-distance, entropy, cent or random")] = "margin",
+    expert: Annotated[
+        str, typer.Option(help="file (people, by CSV), none; with --truth also oracle, fallible")
+    ] = "file",
+    error_rate: Annotated[float, typer.Option(min=0, max=1, help="of a fallible expert")] = 0.1,
+    answers: Annotated[Path | None, typer.Option(help="CSV with id,label; default STATE/answers.csv")] = None,
+    truth: Annotated[
+        str | None, typer.Option(help="column of true labels: for simulated experts and the report only")
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(help="file with true labels, to measure accuracy after every batch")
+    ] = None,
+    source_column: Annotated[str | None, typer.Option(help="column that says who labelled a row")] = None,
+    buffer: Annotated[int, typer.Option(min=0, help="rejected rows that wait for another look")] = 1000,
+    correct: Annotated[float, typer.Option(help="relabel when this sure, 0.5 to 1; 0: never")] = 0.95,
+    max_rows: Annotated[int, typer.Option(min=10, help="most rows remembered for refitting")] = 20_000,
+    strict: Annotated[bool, typer.Option("--strict", help="stop at the first bad row")] = False,
+    ledger: LedgerUrl = None,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    report: Annotated[bool, typer.Option(help="write STATE/report.html")] = True,
+    json: Json = False,
+) -> None:
+    """Clean a stream of labelled rows: judge, ask, correct, learn, and write every decision down.
+
+    Run it again with the same --state to go on: rows the ledger has are skipped.
+    """
+    listed = _listed(drop)
+    columns = Columns(label, id, trusted_column, truth, source_column, listed)
+    if dynamic and budget_total is None:
+        raise SettingsError("--dynamic needs the questions in all; give --budget-total N")
+    opened = source_of(source, data_dir)
+    expected = max(1, -(-(opened.num_rows or 20 * batch_size) // batch_size)) if dynamic else 20
+    settings = Settings(
+        columns, batch_size, first_batch, clean_rows, _listed(classes) or None, selector, quality, classifier,
+        budget, budget_total, dynamic, expected, measure, expert, error_rate, 1.0, buffer,
+        correct if correct > 0 else None, max_rows, seed,
+    )  # fmt: skip
+    job = Run(settings, folder(state, ledger), strict=strict, answers_file=answers)
+    tested = source_of(test, data_dir) if test else None
+    follow(job, opened, tested)
+    summary = finish(job, opened, report=report)
+    say(summary, as_json=json, text="")
+    if not json:
+        show(summary)
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+
+
+def follow(job: Run, source: TableSource, test: TableSource | None = None) -> None:
+    """Run to the end, showing progress."""
+    with progress_bar() as bar:
+        task = bar.add_task("rows", total=source.num_rows)
+        for moment in job.over(source, test=test):
+            bar.advance(task, moment.rows)
+            log.info("batch %s: %s, noise rate %.3f", moment.batch, moment.counts, moment.noise)
+            if moment.note:
+                log.info(moment.note)
+
+
+def finish(job: Run, source: TableSource, *, report: bool) -> dict[str, Any]:
+    """Leave questions and report in the state folder; say what happened."""
+    from labelwright.exports import write_questions
+
+    history, state = job.state.history(), job.state
+    asked = write_questions(history, state.path / "questions.csv")
+    summary = summary_of(history, state.path)
+    summary |= {"delivered_again": job.repeated, "skipped_lines": source.skipped_lines, "open_questions": asked}
+    summary["assumed"] = [
+        *job.intake.encoder.describe(),
+        *(f"{n}: {c} values did not fit" for n, c in job.intake.drift.items()),
+    ]
+    if job.ledger.migrated:
+        summary["assumed"].append("the ledger of an older version was migrated")
+    if report:
+        from labelwright.report import write_report
+
+        summary["report"] = str(write_report(state))
+    return summary
+
+
+def summary_of(history: Any, state: Path) -> dict[str, Any]:
+    """What a ledger holds, in figures."""
+    batches = history.batches()
+    noise = batches[-1]["body"]["noise"] if batches else {"rate": None, "interval": None}
+    measures = history.entries("measure")
+    return {
+        "state": str(state),
+        **history.totals(),
+        "noise_rate": noise["rate"],
+        "noise_interval": noise["interval"],
+        "notes": [entry["body"]["note"] for entry in batches if entry["body"]["note"]],
+        "test_accuracy": measures[-1]["body"]["test_accuracy"] if measures else None,
+        "classes": list(history.classes),
+    }
+
+
+def show(summary: dict[str, Any]) -> None:
+    """The summary for a person."""
+    console = Console()
+    for note in summary["notes"]:
+        console.print(f"[yellow]![/yellow] {note}")
+    if summary.get("assumed"):
+        console.print("Columns: " + "; ".join(summary["assumed"]) + ".")
+    table = Table(title=f"{summary['batches']} batches", title_justify="left")
+    table.add_column("verdict")
+    table.add_column("rows", justify="right")
+    for word in ("trusted", "rescued", "asked", "corrected", "rejected", "buffered", "set_aside"):
+        table.add_row(word.replace("_", " "), f"{summary[word]:,}")
+    console.print(table)
+    if summary["noise_rate"] is not None:
+        low, high = summary["noise_interval"]
+        rate = summary["noise_rate"]
+        console.print(
+            f"About {100 * rate:.1f} % of the labels look wrong (95 % interval {100 * low:.1f} to {100 * high:.1f} %)."
+        )
+    if summary["test_accuracy"] is not None:
+        console.print(f"Accuracy on the test rows: {100 * summary['test_accuracy']:.2f} %.")
+    state = summary["state"]
+    if summary.get("open_questions"):
+        console.print(
+            f"{summary['open_questions']} open questions: answer {state}/questions.csv, save it as {state}/answers.csv."
+        )
+    if summary.get("report"):
+        console.print(f"Report: {summary['report']}")
+    console.print(f"Next: labelwright export --state {state} --output clean.parquet")
+
+
+@app.command(epilog="Example: labelwright predict new.csv --state reviews --output predicted.csv")
+def predict(
+    source: Annotated[str, typer.Argument(help="rows to classify, with the columns that 'run' saw")],
+    state: State = Path("state"),
+    output: Annotated[Path | None, typer.Option(help="CSV or Parquet; default: CSV on the terminal")] = None,
+    ledger: LedgerUrl = None,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Classify rows with the trained classifier: label, probability, and the probability of every class."""
+    job = reopened(folder(state, ledger))
+    parts = predictions(job, source_of(source, data_dir))
+    if json:
+        for part in parts:
+            names = [n for n in part.column_names if n in ("predicted_label", "probability") or n.startswith("proba_")]
+            if job.settings.columns.id in part.column_names:
+                names.insert(0, str(job.settings.columns.id))
+            for row in part.select(names).to_pylist():
+                say(row, as_json=True)
+    elif output is None:
+        import pyarrow.csv as csv
+
+        for place, part in enumerate(parts):
+            names = [
+                n
+                for n in part.column_names
+                if not str(part.schema.field(n).type).startswith(("fixed_size_list", "list"))
+            ]
+            csv.write_csv(part.select(names), sys.stdout.buffer, csv.WriteOptions(include_header=place == 0))
+    else:
+        start = time.perf_counter()
+        write_tables(parts, output)
+        say({"output": str(output)}, as_json=False, text=f"wrote {output} in {time.perf_counter() - start:.1f} s")
+
+
+@app.command(epilog="Example: labelwright demo --output demo")
+def demo(
+    output: Annotated[Path, typer.Option(help="folder for the report, the clean data and the ledger")] = Path("demo"),
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Clean pendigits at 60 % wrong labels in under a minute, and compare with the baselines of the paper."""
+    from labelwright.bench.demo import run_demo
+
+    with progress_bar() as bar:
+        task = bar.add_task("demo", total=None)
+        result = run_demo(output, seed=seed, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    if json:
+        say(result, as_json=True)
+        return
+    table = Table(title=result["title"], title_justify="left")
+    for column in ("method", "test accuracy", "questions"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for name, row in result["methods"].items():
+        style = "bold" if name == "ours" else ""
+        table.add_row(row["label"], f"{row['accuracy']:.2f} %", str(row["questions"]), style=style)
+    console = Console()
+    console.print(table)
+    for line in result["says"]:
+        console.print(line, soft_wrap=True)
