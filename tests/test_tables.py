@@ -20,7 +20,15 @@ from PIL import Image
 
 from labelwright import tables
 from labelwright.errors import DataError, SettingsError, SourceError
-from labelwright.tables import Encoder, bad_feature_rows, open_source, row_bytes, vector_column, write_table, write_tables
+from labelwright.tables import (
+    Encoder,
+    bad_feature_rows,
+    open_source,
+    row_bytes,
+    vector_column,
+    write_table,
+    write_tables,
+)
 from labelwright.tables.columns import to_dates
 
 REVIEWS = [

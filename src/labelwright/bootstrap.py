@@ -43,7 +43,9 @@ def cross_validated(estimator: Any, rows: Rows, classes: int, *, clean: Bools, f
             "or give clean rows (--clean-rows or --trusted-column)"
         )
     out = np.empty((len(rows), classes))
-    for train, test in StratifiedKFold(min(folds, int(present.min())), shuffle=True, random_state=seed).split(rows.X, rows.y):
+    for train, test in StratifiedKFold(min(folds, int(present.min())), shuffle=True, random_state=seed).split(
+        rows.X, rows.y
+    ):
         learner = Refit(clone(estimator), classes=classes, max_rows=len(rows), seed=seed)
         learner.partial_fit(rows.take(train))
         out[test] = learner.proba(rows.X[test])

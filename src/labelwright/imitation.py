@@ -46,6 +46,8 @@ class PosteriorImitator:
         believed = split.posterior
         label = believed.argmax(axis=1)
         sure = believed[np.arange(len(split)), label] >= self.threshold
-        at = np.flatnonzero(split.suspicious & sure & (label != split.given) & ~np.isin(split.rows.keys, answers.rows.keys))
+        at = np.flatnonzero(
+            split.suspicious & sure & (label != split.given) & ~np.isin(split.rows.keys, answers.rows.keys)
+        )
         rows = Rows(split.rows.X[at], label[at], split.rows.keys[at])
         return Corrections(rows, believed[at, label[at]], "posterior")

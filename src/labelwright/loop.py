@@ -65,7 +65,7 @@ def step(
     learners.partial_fit(training_rows(split, answers, fixed))
     budget.update(queries, split)
     selector.update(split, answers, fixed)
-    parts = {"learners": learners, "selector": selector, "budget": budget}
+    parts: Parts = {"learners": learners, "selector": selector, "budget": budget}
     ledger.commit(batch, split, answers, fixed, parts)  # labels, models and position in one transaction
     return split
 

@@ -52,7 +52,7 @@ def entropy(posterior: Floats, given: Ints) -> Floats:
     [0.693, 0.0]
     """
     p = np.clip(posterior, 1e-12, 1.0)
-    return -(posterior * np.log(p)).sum(axis=1)
+    return np.abs((posterior * np.log(p)).sum(axis=1))
 
 
 def cent(posterior: Floats, given: Ints) -> Floats:

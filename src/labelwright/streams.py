@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -194,9 +195,10 @@ def _few(names: Sequence[str], limit: int = 12) -> str:
 
 
 def numbered(chunks: Iterator[pa.Table], name: str) -> Iterator[tuple[str, pa.Table]]:
-    """(id, chunk): the id is the source's name and the chunk's place in it."""
+    """(id, chunk): the id is the source's file name and the chunk's place in it, wherever the file lies."""
+    short = Path(name).name or name
     for place, chunk in enumerate(chunks):
-        yield f"{name}#{place}", chunk
+        yield f"{short}#{place}", chunk
 
 
 def as_table(X: Any, y: Any, *, label: str = "label") -> pa.Table:

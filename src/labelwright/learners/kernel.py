@@ -25,7 +25,7 @@ class Gram:
     train: only the first ``train`` rows are ever trained on (all, if None).
 
     >>> gram = Gram(np.array([[0.0], [2.0]]))
-    >>> gram.kernel(np.array([0]), np.array([1]), "rbf", 0.25).round(4).tolist()
+    >>> gram.kernel(np.array([0]), np.array([1]), "rbf", 0.25).astype(float).round(4).tolist()
     [[0.3679]]
     """
 

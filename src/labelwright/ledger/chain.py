@@ -50,13 +50,13 @@ class Attached:
 def _bytes(column: Sequence[Any] | np.ndarray[Any, Any]) -> bytes:
     if isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
         kind = "<i8" if column.dtype.kind in "iu" else "<f8"
-        return kind.encode() + np.ascontiguousarray(column, kind).tobytes()
+        return kind.encode() + (np.ascontiguousarray(column, kind) + 0).tobytes()  # + 0: databases keep no -0.0
     first = column[0]
     if isinstance(first, str):
         text = [value.encode("utf-8", "surrogatepass") for value in column]
         return b"str" + np.array([len(t) for t in text], "<i8").tobytes() + b"".join(text)
     kind = "<f8" if isinstance(first, float) else "<i8"
-    return kind.encode() + np.array(column, kind).tobytes()
+    return kind.encode() + (np.array(column, kind) + 0).tobytes()
 
 
 def row_digests(contents: Iterable[bytes], salts: bytes) -> bytes:

@@ -144,7 +144,7 @@ class SqlLedger:
         at = {int(key): i for i, key in enumerate(split.rows.keys)}
         score = np.array([self._score(split, at, int(k)) for k in (*answers.rows.keys, *fixed.rows.keys)], float)
         given = [int(split.given[at[int(k)]]) for k in fixed.rows.keys]
-        columns = {
+        columns: dict[str, Any] = {
             "key": np.concatenate([answers.rows.keys, fixed.rows.keys]),
             "verdict": np.concatenate([said, np.full(len(fixed), int(Verdict.CORRECTED))]),
             "given": np.concatenate([answers.rows.y, np.array(given, np.int64)]),
@@ -345,7 +345,7 @@ def _question_columns(queries: Queries) -> dict[str, Any]:
     queries = queries.take(np.argsort(queries.rows.keys, kind="stable"))
     return {
         "key": queries.rows.keys,
-        "value": queries.value.astype(float),
+        "value": np.nan_to_num(queries.value.astype(float)),
         "suggestion": queries.suggestion,
         "confidence": queries.confidence.astype(float),
         "why": [queries.why] * len(queries),

@@ -42,7 +42,10 @@ def head(history: History) -> tuple[int, str]:
 def answer_order(history: History) -> dict[int, int]:
     """Row key -> the entry of its answer: the order in which answers came."""
     table = schema.answers
-    return {int(key): int(seq) for key, seq in history._rows(select(table.c.key, func.min(table.c.seq)).group_by(table.c.key))}
+    return {
+        int(key): int(seq)
+        for key, seq in history._rows(select(table.c.key, func.min(table.c.seq)).group_by(table.c.key))
+    }
 
 
 def set_aside(history: History) -> dict[str, Any]:

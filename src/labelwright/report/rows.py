@@ -94,12 +94,14 @@ def _uri(image: Any) -> str | None:
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def belief(row: Mapping[str, Any], names: tuple[str, ...], suggested: Mapping[int, tuple[int, float]]) -> dict[str, Any]:
+def belief(
+    row: Mapping[str, Any], names: tuple[str, ...], suggested: Mapping[int, tuple[int, float]]
+) -> dict[str, Any]:
     """What the models believed when they judged the row: label (None where the ledger does not tell), probability.
 
     suggested: row key -> (class, confidence) of the question about it.
     """
-    if row["label"] >= 0:
+    if row["label"] >= 0 and row["label"] != row["given"]:
         return {"label": names[row["label"]], "probability": row["proba"]}
     if row["key"] in suggested:
         label, confidence = suggested[row["key"]]
@@ -108,4 +110,4 @@ def belief(row: Mapping[str, Any], names: tuple[str, ...], suggested: Mapping[in
         return {"label": names[row["given"]], "probability": row["score"]}
     if len(names) == 2:
         return {"label": names[1 - row["given"]], "probability": 1 - row["score"]}
-    return {"label": None, "probability": row["proba"]}
+    return {"label": None, "probability": 1 - row["score"] if row["label"] >= 0 else row["proba"]}

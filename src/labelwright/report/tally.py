@@ -79,7 +79,9 @@ class Tally:
         """The most doubtful rows, lowest score first."""
         return [row for _, _, row in sorted(self._worst, key=lambda item: (-item[0], -item[1]))]
 
-    def _batch(self, entry: Mapping[str, Any], sums: dict[str, int], doubt: Floats, given: Ints, true: Ints | None) -> Any:
+    def _batch(
+        self, entry: Mapping[str, Any], sums: dict[str, int], doubt: Floats, given: Ints, true: Ints | None
+    ) -> Any:
         noise = entry["body"].get("noise") or {}
         known = true != UNKNOWN if true is not None else np.zeros(0, bool)
         wrong = float((given != true)[known].mean()) if true is not None and known.any() else None

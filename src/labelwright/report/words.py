@@ -56,14 +56,27 @@ def headline(totals: Mapping[str, int], noise: Mapping[str, Any] | None) -> str:
     if not totals["rows"]:
         told = "No batch was finished yet."
         aside = totals["set_aside"]
-        return told + (f" {count(aside, 'row')} could not be used and {'was' if aside == 1 else 'were'} set aside." if aside else "")
+        return told + (
+            f" {count(aside, 'row')} could not be used and {'was' if aside == 1 else 'were'} set aside."
+            if aside
+            else ""
+        )
     text = f"{count(totals['rows'], 'row')} arrived in {count(totals['batches'], 'batch', 'batches')}"
     if noise:
         low, high = noise["interval"]
         text += f"; about {percent(noise['rate'])} of the labels look wrong"
         text += f" (95 % interval {100 * low:.1f} to {percent(high)})"
-    good = [("trusted", "trusted"), ("rescued", "rescued"), ("corrected", "corrected"), ("expert", "settled by the expert")]
-    bad = [("rejected", "rejected"), ("unanswered", "waiting for an answer"), ("waiting", "still waiting to be judged again")]
+    good = [
+        ("trusted", "trusted"),
+        ("rescued", "rescued"),
+        ("corrected", "corrected"),
+        ("expert", "settled by the expert"),
+    ]
+    bad = [
+        ("rejected", "rejected"),
+        ("unanswered", "waiting for an answer"),
+        ("waiting", "still waiting to be judged again"),
+    ]
     kept = [f"{totals[key]:,} {word}" for key, word in good if totals[key]]
     left = [f"{totals[key]:,} {word}" for key, word in bad if totals[key]]
     if kept:
@@ -90,7 +103,9 @@ def assumptions(settings: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
         out.append(f"A label is corrected when another one is at least {percent(settings['correct'], 0)} probable.")
     out += _asking(settings)
     if settings.get("seed") is not None:
-        out.append(f"The seed is {settings['seed']}: the same data and settings give the same decisions on this machine.")
+        out.append(
+            f"The seed is {settings['seed']}: the same data and settings give the same decisions on this machine."
+        )
     return out
 
 

@@ -129,7 +129,9 @@ def _finished(target: Path) -> Iterator[str]:
     except pa.ArrowException as error:
         raise SourceError(f"{target} cannot hold this table ({error}); write a .parquet file instead.") from error
     except OSError as error:
-        raise SourceError(f"{target} cannot be written ({error}); check that the folder exists and has room.") from error
+        raise SourceError(
+            f"{target} cannot be written ({error}); check that the folder exists and has room."
+        ) from error
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)

@@ -1,0 +1,31 @@
+# Everything from a fresh clone with only python3, venv, pip and make.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test lint soak bench clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/installed  ## clean pendigits at 60 % wrong labels and compare with the paper's baselines
+	$(BIN)/labelwright demo --output demo
+
+test: .venv/installed  ## all tests but the long ones
+	$(BIN)/python -m pytest -m 'not soak'
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+soak: .venv/installed  ## the long fault tests: 50 kills, large fuzz runs
+	$(BIN)/python -m pytest -m soak --timeout 3600 tests
+
+bench: .venv/installed  ## speed and memory, each against a named rival in the same run
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,40 @@
+"""Small shared helpers: a user-style CSV, and running the command line."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+WORDS = {
+    "good": ("great", "love", "excellent", "happy", "fast"),
+    "bad": ("broken", "terrible", "refund", "slow", "awful"),
+    "meh": ("okay", "average", "fine", "normal", "usual"),
+}
+COMMON = ("the", "product", "delivery", "box", "price", "service", "was", "and", "it", "my", "order", "with")
+
+
+def write_reviews(path: Path, n: int = 600, *, noise: float = 0.3, seed: int = 0, start: int = 0) -> None:
+    """A CSV as users have them: text, number, category, missing values, an id, flipped labels and the true ones."""
+    rng = np.random.default_rng([seed, start])
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["rid", "review", "price", "city", "label", "true"])
+        for i in range(start, start + n):
+            true = str(rng.choice(list(WORDS)))
+            words = [*rng.choice(WORDS[true], 2), *rng.choice(COMMON, 5)]
+            price = rng.normal({"good": 20, "bad": 35, "meh": 27}[true], 5)
+            given = str(rng.choice([c for c in WORDS if c != true])) if rng.random() < noise else true
+            city = "" if rng.random() < 0.05 else rng.choice(["Delft", "Porto", "Oslo"])
+            writer.writerow([f"r{i}", " ".join(words), "" if rng.random() < 0.1 else f"{price:.2f}", city, given, true])
+
+
+def run_cli(*arguments: object, cwd: Path | None = None, **options: object) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    command = [sys.executable, "-c", "from labelwright.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=250, **options)  # type: ignore[call-overload,no-any-return]
