@@ -53,7 +53,16 @@ class KilledRun(Run):
 
 def settings(classifier: str) -> Settings:
     columns = Columns("label", id="rid", truth="true")
-    return Settings(columns, batch_size=60, first_batch=120, budget=3, expert="oracle", quality="sgd", classifier=classifier, buffer=40)
+    return Settings(
+        columns,
+        batch_size=60,
+        first_batch=120,
+        budget=3,
+        expert="oracle",
+        quality="sgd",
+        classifier=classifier,
+        buffer=40,
+    )
 
 
 def main() -> None:

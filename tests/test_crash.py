@@ -40,7 +40,9 @@ def killed_and_resumed(tmp_path: Path, kills: int, classifier: str) -> None:
     expected = outcome(tmp_path / "calm", csv)
     state, log = tmp_path / "shaken", tmp_path / "shaken.log"
     rng = np.random.default_rng(7)
-    assert child(csv, state, log, "--at-question", 5, "--classifier", classifier) == -9, "dies between asking and answering"
+    assert child(csv, state, log, "--at-question", 5, "--classifier", classifier) == -9, (
+        "dies between asking and answering"
+    )
     died = 1
     while died < kills:
         code = child(csv, state, log, "--after", rng.uniform(0.01, 1.2), "--classifier", classifier)

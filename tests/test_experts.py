@@ -83,3 +83,9 @@ def test_file_expert_refuses_what_it_cannot_read(by_file: FileExpert, text: str,
     by_file.path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         list(by_file.collect(about(row_keys(0, 1))))
+
+
+def test_a_class_may_be_named_unsure(tmp_path: Path) -> None:
+    expert = FileExpert(tmp_path / "a.csv", ids={0: "r1", 1: "r2"}, classes=("sure", "unsure"))
+    expert.path.write_text("id,label\nr1,unsure\nr2,UNSURE\n", encoding="utf-8")
+    assert [a.label for a in expert.collect(about(row_keys(0, 2)))] == [1, NO_LABEL]

@@ -109,6 +109,14 @@ def test_slim_rescues_by_the_posterior_with_the_classifier_alone() -> None:
     assert both.quality.heard == []  # type: ignore[union-attr]
 
 
+def test_slim_buffers_only_rows_that_were_not_rescued() -> None:
+    both = Learners(Leans(0), Leans(0))  # type: ignore[arg-type]
+    selector = Slim(both, buffer=1, estimate_noise=False, noise=NoiseModel.start(2))
+    split = selector.split(Batch.of(1, np.array([[0.45], [0.19], [0.1]]), np.zeros(3, int)))
+    # one place, for the row that the posterior is surest of: 0.18 / 0.26 = 0.69 against 0.162 / 0.314 = 0.52
+    assert split.verdict.tolist() == [RESCUED, REJECTED, BUFFERED]
+
+
 # ---------------------------------------------------------------- the buffer
 
 

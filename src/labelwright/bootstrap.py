@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 
 from labelwright.errors import TooFewRowsError
-from labelwright.types import Bools, Floats, Rows
+from labelwright.types import Floats, Rows
 
 MIN_ROWS_PER_CLASS = 5
 
 
-def cross_validated(estimator: Any, rows: Rows, classes: int, *, clean: Bools, folds: int = 5, seed: int = 0) -> Floats:
+def cross_validated(estimator: Any, rows: Rows, classes: int, *, folds: int = 5, seed: int = 0) -> Floats:
     """(n, K) probabilities for each row by a model that never saw it.
 
-    estimator: any scikit-learn classifier; it is cloned. clean: (n,) rows whose label the owner vouches for.
+    estimator: any scikit-learn classifier; it is cloned.
     Raises TooFewRowsError when a class has fewer than :data:`MIN_ROWS_PER_CLASS` rows, or there is one class only.
 
     >>> from sklearn.naive_bayes import GaussianNB
     >>> X = np.repeat([[0.0], [5.0]], 10, axis=0) + np.linspace(0, 1, 20)[:, None]
     >>> rows = Rows(X, np.repeat([0, 1], 10), np.arange(20))
-    >>> cross_validated(GaussianNB(), rows, 2, clean=np.zeros(20, bool)).argmax(axis=1).tolist() == rows.y.tolist()
+    >>> cross_validated(GaussianNB(), rows, 2).argmax(axis=1).tolist() == rows.y.tolist()
     True
     """
     from sklearn.base import clone

@@ -142,10 +142,10 @@ class FileExpert:
                 label = (row["label"] or "").strip()
                 if not label:
                     continue
-                if label.lower() == "unsure":
-                    said[row["id"]] = NO_LABEL
-                elif label in self._codes:
+                if label in self._codes:  # first: a class may itself be named "unsure"
                     said[row["id"]] = self._codes[label]
+                elif label.lower() == "unsure":
+                    said[row["id"]] = NO_LABEL
                 else:
                     raise DataError(
                         f"{self.path} answers {label!r} for row {row['id']!r}; expected one of {list(self._codes)} or 'unsure'"

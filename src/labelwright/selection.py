@@ -113,7 +113,7 @@ class JudgingSelector:
     def _first(self, rows: Rows, clean: Bools) -> Split:
         """No model yet: judge the rows by cross-validated probabilities and the posterior (methods section 5)."""
         proba = cross_validated(
-            self.learners.classifier.estimator, rows, self.noise.classes, clean=clean, folds=self.folds, seed=self.seed
+            self.learners.classifier.estimator, rows, self.noise.classes, folds=self.folds, seed=self.seed
         )
         noise = self.noise.updated(proba, rows.y, np.where(clean, rows.y, NO_LABEL))
         agrees = noise.posterior(proba, rows.y).argmax(axis=1) == rows.y
@@ -138,8 +138,12 @@ class JudgingSelector:
         noise: NoiseModel,
     ) -> Split:
         verdict = np.where(clean, int(Verdict.TRUSTED), verdict)
-        split = Split(rows, verdict, rows.y, clean, decision, proba, noise, self.deciders)
+        split = self._reconsidered(Split(rows, verdict, rows.y, clean, decision, proba, noise, self.deciders))
         return self._buffered(split) if self.buffer.size else split
+
+    def _reconsidered(self, split: Split) -> Split:
+        """A last look at the rejected rows, before some of them are buffered."""
+        return split
 
     def _buffered(self, split: Split) -> Split:
         """Of the rejected rows, those that have waited least wait on, up to the size of the buffer."""
@@ -252,8 +256,7 @@ class Slim(QualityOnly):
     def __init__(self, learners: Learners, **options: Any):
         super().__init__(Learners(learners.classifier, learners.classifier), **options)
 
-    def _finished(self, rows: Rows, clean: Bools, verdict: Ints, *args: Any, **options: Any) -> Split:
-        split = super()._finished(rows, clean, verdict, *args, **options)
+    def _reconsidered(self, split: Split) -> Split:
         rescued = split.suspicious & (split.posterior.argmax(axis=1) == split.given)
         return split.marked(np.flatnonzero(rescued), Verdict.RESCUED)
 

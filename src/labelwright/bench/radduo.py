@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +82,7 @@ def models(kind: str, classes: int, seed: int) -> tuple[Callable[[], Any], Calla
         return Incremental(estimator, classes=classes, epochs=5, replay=1000, memory=5000, seed=seed)
 
     def linear() -> Any:
-        return Refit(LogisticRegression(C=0.1, max_iter=40, tol=1e-2), classes=classes, seed=seed)
+        return Refit(LogisticRegression(C=0.1, max_iter=100, tol=1e-3), classes=classes, seed=seed)
 
     def boosted() -> Any:
         trees = HistGradientBoostingClassifier(
@@ -202,7 +203,9 @@ def run_radduo(
                 done += 1
                 progress(done, total)
 
-            runs[name].append(run_method(name, stream, classifier, s, tick))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="lbfgs failed to converge")
+                runs[name].append(run_method(name, stream, classifier, s, tick))
     command = (
         f"labelwright bench radduo --dataset {dataset} --noise {noise:g} --classifier {classifier} --seeds {seeds}"
     )

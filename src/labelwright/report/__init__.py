@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["report_data", "write_report"]
 
 
-def write_report(
-    state: StateFolder, output: Path | None = None, *, truth: bool = True, models: bool = True
-) -> Path:
+def write_report(state: StateFolder, output: Path | None = None, *, truth: bool = True, models: bool = True) -> Path:
     """Write the report and its figures; returns the report's path.
 
     output: the HTML file, ``STATE/report.html`` by default; figures always go to ``STATE/figures/`` as PNG and SVG.

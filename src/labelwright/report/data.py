@@ -186,7 +186,9 @@ def _doubtful(
     for row in worst:
         table = stored.get(row["key"])
         gone = "not stored" if table is None else "erased" if erased(table) else None
-        true = table.column(columns["truth"])[0].as_py() if truth and table is not None and columns.get("truth") else None
+        true = (
+            table.column(columns["truth"])[0].as_py() if truth and table is not None and columns.get("truth") else None
+        )
         told = {
             "id": row["id"],
             "batch": row["batch"],
@@ -203,7 +205,9 @@ def _doubtful(
     return out
 
 
-def _believed_now(state: StateFolder, rows: Mapping[int, pa.Table], given: Mapping[int, int]) -> dict[int, dict[str, Any]]:
+def _believed_now(
+    state: StateFolder, rows: Mapping[int, pa.Table], given: Mapping[int, int]
+) -> dict[int, dict[str, Any]]:
     """Row key -> what the models as they are now believe of it; nothing when they cannot be loaded."""
     from labelwright.runner import reopened
 

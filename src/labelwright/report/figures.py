@@ -65,7 +65,9 @@ def accuracy(axis: Axes, data: Mapping[str, Any], narrow: bool) -> None:
     if not measured and told:
         measured, where = told["curve"], list(range(1, len(told["curve"]) + 1))
     if measured:
-        axis.plot(where, measured, color=INK["kept"], lw=2.4, marker=_marker(len(where)), ms=4, label="labelwright", zorder=5)
+        axis.plot(
+            where, measured, color=INK["kept"], lw=2.4, marker=_marker(len(where)), ms=4, label="labelwright", zorder=5
+        )
     low, high = axis.get_ylim()
     middle, half = (low + high) / 2, max((high - low) / 2, 2.5)
     axis.set_ylim(max(0, middle - half), min(100.4, middle + half))
@@ -128,7 +130,13 @@ def matrix(axis: Axes, data: Mapping[str, Any], narrow: bool) -> None:
     axis.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5), aspect="equal")
     labels = [_cut(name, 12 if narrow else 18) for name in names]
     long = max(map(len, labels)) * k > (24 if narrow else 50)
-    axis.set_xticks(range(k), labels, rotation=60 if long else 0, ha="right" if long else "center", rotation_mode="anchor" if long else None)
+    axis.set_xticks(
+        range(k),
+        labels,
+        rotation=60 if long else 0,
+        ha="right" if long else "center",
+        rotation_mode="anchor" if long else None,
+    )
     axis.set_yticks(range(k), labels)
     axis.set(xlabel="label that came, % of the row", ylabel="label that is true")
     axis.tick_params(length=0, labelsize=8 if k > 10 else None)
@@ -155,7 +163,13 @@ def figures(data: Mapping[str, Any], folder: Path) -> dict[str, dict[str, str]]:
     k = len(data["confusion"]["classes"])
     told = data["accuracy"]
     wanted: dict[str, tuple[bool, Draw, str, tuple[float, float], tuple[float, float]]] = {
-        "accuracy": (bool(told["ours"] or told["comparison"]), accuracy, "Test accuracy over batches", (8.8, 3.4), (4.1, 3.5)),
+        "accuracy": (
+            bool(told["ours"] or told["comparison"]),
+            accuracy,
+            "Test accuracy over batches",
+            (8.8, 3.4),
+            (4.1, 3.5),
+        ),
         "verdicts": (bool(data["batches"]), verdicts, "What became of the rows", (8.8, 3.4), (4.1, 3.5)),
         "noise": (bool(data["batches"]), noise, "Labels that look wrong", (8.8, 3.0), (4.1, 3.4)),
         "matrix": (
@@ -179,7 +193,9 @@ def figures(data: Mapping[str, Any], folder: Path) -> dict[str, dict[str, str]]:
     return out
 
 
-def _drawn(draw: Draw, data: Mapping[str, Any], size: tuple[float, float], narrow: bool, title: str | None, to: Path | str) -> str:
+def _drawn(
+    draw: Draw, data: Mapping[str, Any], size: tuple[float, float], narrow: bool, title: str | None, to: Path | str
+) -> str:
     """The figure as SVG text; or written as PNG and SVG, where ``to`` is a path without suffix."""
     style = {
         "svg.fonttype": "path" if isinstance(to, Path) else "none",
@@ -240,5 +256,11 @@ def _whole(axis: Axes) -> None:
 
 def _legend(axis: Axes, columns: int) -> None:
     axis.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, frameon=False, borderaxespad=0, handlelength=1.3, columnspacing=1.2
+        loc="lower left",
+        bbox_to_anchor=(0, 1.01),
+        ncols=columns,
+        frameon=False,
+        borderaxespad=0,
+        handlelength=1.3,
+        columnspacing=1.2,
     )

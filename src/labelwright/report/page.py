@@ -58,7 +58,9 @@ def _alternatives(data: Mapping[str, Any], fates: list[dict[str, Any]]) -> dict[
     """What each figure shows, for those who cannot see it."""
     last, noise = data["accuracy"]["last"], data["noise"]
     others = [m["label"] for key, m in (data["accuracy"]["comparison"] or {}).items() if key != "ours"]
-    measured = f"Test accuracy over batches; last {words.percent(last['accuracy'])}." if last else "Accuracy over batches."
+    measured = (
+        f"Test accuracy over batches; last {words.percent(last['accuracy'])}." if last else "Accuracy over batches."
+    )
     shares = words.listed([f"{f['word']} {f['count']:,}" for f in fates]) if fates else ""
     rate = f"; last {words.percent(noise['rate'])}" if noise else ""
     return {
@@ -77,9 +79,19 @@ def _truth_rows(t: Mapping[str, Any]) -> list[tuple[str, float | None, int, int]
         ("all labels as they came that are right (the control)", t["given_share"], given, t["rows"]),
         ("kept labels that are right", t["kept_share"], t["kept_right"], t["kept"]),
         ("the same rows with the labels they came with", t["kept_given_share"], t["kept_given_right"], t["kept"]),
-        ("rejected or waiting rows whose label was wrong (precision)", t["dropped_precision"], t["dropped_wrong"], t["dropped"]),
+        (
+            "rejected or waiting rows whose label was wrong (precision)",
+            t["dropped_precision"],
+            t["dropped_wrong"],
+            t["dropped"],
+        ),
         ("wrong labels that were rejected or wait (recall)", t["dropped_recall"], t["dropped_wrong"], t["wrong"]),
-        ("rows not kept as given whose label was wrong (precision)", t["doubted_precision"], t["doubted_wrong"], t["doubted"]),
+        (
+            "rows not kept as given whose label was wrong (precision)",
+            t["doubted_precision"],
+            t["doubted_wrong"],
+            t["doubted"],
+        ),
         ("wrong labels not kept as given (recall)", t["doubted_recall"], t["doubted_wrong"], t["wrong"]),
         ("corrections that are right", t["corrected_share"], t["corrected_right"], t["corrected"]),
         ("expert’s answers that are right", t["expert_share"], t["expert_right"], t["expert"]),
