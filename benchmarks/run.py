@@ -23,7 +23,7 @@ from typing import Any
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-import numpy as np
+import numpy as np  # noqa: E402
 
 
 def seconds(work: Callable[[], Any], repeats: int = 5) -> float:

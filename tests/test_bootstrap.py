@@ -25,14 +25,14 @@ def rows(y: np.ndarray) -> Rows:
 def test_equals_cross_val_predict(estimator: object, folds: int) -> None:
     splits = StratifiedKFold(folds, shuffle=True, random_state=4)
     expected = cross_val_predict(estimator, X, Y, cv=splits, method="predict_proba")
-    got = cross_validated(estimator, rows(Y), 3, clean=np.zeros(150, bool), folds=folds, seed=4)
+    got = cross_validated(estimator, rows(Y), 3, folds=folds, seed=4)
     np.testing.assert_allclose(got, expected, rtol=1e-6)
     assert not hasattr(estimator, "classes_")  # a clone was fitted
 
 
 def test_absent_classes_get_no_probability_and_folds_shrink_to_the_rarest() -> None:
     y = np.where(np.arange(105) < 99, 0, 2)  # 6 rows of class 2, none of 1 and 3
-    got = cross_validated(GaussianNB(), rows(y), 4, clean=np.zeros(105, bool), folds=10)
+    got = cross_validated(GaussianNB(), rows(y), 4, folds=10)
     splits = StratifiedKFold(6, shuffle=True, random_state=0)
     expected = cross_val_predict(GaussianNB(), X[:105], y, cv=splits, method="predict_proba")
     np.testing.assert_allclose(got[:, [0, 2]], expected, rtol=1e-6)
@@ -44,5 +44,5 @@ def test_absent_classes_get_no_probability_and_folds_shrink_to_the_rarest() -> N
 )
 def test_too_few_rows_says_what_to_do(y: np.ndarray, message: str) -> None:
     with pytest.raises(TooFewRowsError, match=message) as error:
-        cross_validated(GaussianNB(), rows(y), 2, clean=np.zeros(20, bool))
+        cross_validated(GaussianNB(), rows(y), 2)
     assert "clean rows" in str(error.value)

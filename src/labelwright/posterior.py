@@ -17,6 +17,7 @@ _TINY = 1e-12
 _TEMPERATURES = np.geomspace(0.25, 8.0, 26)
 _EM_ROWS = 4000
 _FLAT_PULL = 0.05
+_FIRST_TEMPERATURE = 4.0
 
 
 def normalised(x: Floats) -> Floats:
@@ -108,7 +109,7 @@ class NoiseModel:
         scaled -= scaled.max(axis=1, keepdims=True)
         return normalised(np.exp(scaled))
 
-    def updated(self, proba: Floats, given: Ints, known: Ints | None = None, *, rounds: int = 30) -> NoiseModel:
+    def updated(self, proba: Floats, given: Ints, known: Ints | None = None, *, rounds: int = 40) -> NoiseModel:
         """A new model after a batch, by expectation-maximisation.
 
         proba: (n, K) out-of-sample probabilities. given: (n,). known: (n,) the true class where an expert or
@@ -120,7 +121,7 @@ class NoiseModel:
         known = np.full(len(given), NO_LABEL) if known is None else known
         sample = np.linspace(0, len(given) - 1, min(len(given), _EM_ROWS)).astype(int)
         scale = len(given) / len(sample)
-        model = self
+        model = self if self.counts.any() else self._first_guess(proba[sample], given[sample])
         for _ in range(rounds):
             share = model.believed(proba[sample], given[sample], known[sample])
             fresh = replace(model, counts=self.counts + scale * _pairs(share, given[sample], self.classes))
@@ -135,6 +136,12 @@ class NoiseModel:
             counts=self.counts + _pairs(share, given, self.classes),
             answered=self.answered + _pairs(share[settled], given[settled], self.classes),
         )
+
+    def _first_guess(self, proba: Floats, given: Ints) -> NoiseModel:
+        """Where to start without earlier counts: the models' best classes against the given labels, probabilities
+        sharpened. From a milder start, EM stays at the prior when there are two classes and much noise."""
+        best = np.eye(self.classes)[proba.argmax(axis=1)]
+        return replace(self, counts=_pairs(best, given, self.classes), temperature=_FIRST_TEMPERATURE)
 
     def believed(self, proba: Floats, given: Ints, known: Ints) -> Floats:
         """(n, K) the posterior, one-hot where the true class is known."""

@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def _fail(sentence: str) -> None:
-    log.error(sentence)
+    log.info("ended: %s", sentence)
     if "--json" in sys.argv:
         print(json.dumps({"error": sentence}))
     print(f"labelwright: {sentence}", file=sys.stderr)

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from labelwright.errors import LedgerError
 from labelwright.report.data import report_data

@@ -15,19 +15,25 @@ from labelwright.tables.arrow import is_image, is_vector
 from labelwright.tables.vectors import decoded_image
 
 TEXT = 220
-SIDES = range(5, 65)
+SIDES = range(8, 65)
 PICTURE = 160
 
 
-def cells(row: pa.Table, hidden: tuple[str, ...]) -> list[dict[str, str]]:
-    """The cells of a one-row table but for the ``hidden`` columns: name, and text or picture (a data URI)."""
+def cells(row: pa.Table, hidden: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The cells of a one-row table but for the ``hidden`` columns: name, and text or picture (a data URI) and its kind.
+
+    >>> cells(pa.table({"price": [1.5], "label": ["a"]}), ("label",))
+    [{'name': 'price', 'text': '1.5', 'picture': None, 'photo': False}]
+    """
     out = []
     for name in row.column_names:
         if name in hidden:
             continue
         value = row.column(name)[0].as_py()
-        picture = _picture(row.schema.field(name).type, value)
-        out.append({"name": name, "picture": picture} if picture else {"name": name, "text": shortened(value)})
+        kind = row.schema.field(name).type
+        picture = _picture(kind, value)
+        text = None if picture else shortened(value)
+        out.append({"name": name, "text": text, "picture": picture, "photo": bool(picture) and is_image(kind)})
     return out
 
 
@@ -102,12 +108,13 @@ def belief(
     suggested: row key -> (class, confidence) of the question about it.
     """
     if row["label"] >= 0 and row["label"] != row["given"]:
-        return {"label": names[row["label"]], "probability": row["proba"]}
-    if row["key"] in suggested:
-        label, confidence = suggested[row["key"]]
-        return {"label": names[label], "probability": confidence}
-    if row["score"] >= 0.5:
-        return {"label": names[row["given"]], "probability": row["score"]}
-    if len(names) == 2:
-        return {"label": names[1 - row["given"]], "probability": 1 - row["score"]}
-    return {"label": None, "probability": 1 - row["score"] if row["label"] >= 0 else row["proba"]}
+        label, share = row["label"], row["proba"]
+    elif row["key"] in suggested:
+        label, share = suggested[row["key"]]
+    elif row["score"] >= 0.5:
+        label, share = row["given"], row["score"]
+    elif len(names) == 2:
+        label, share = 1 - row["given"], 1 - row["score"]
+    else:
+        label, share = None, 1 - row["score"] if row["label"] >= 0 else row["proba"]
+    return {"label": None if label is None else names[label], "probability": share, "now": False}
