@@ -14,9 +14,11 @@ import numpy as np
 from labelwright.types import NO_LABEL, Floats, Ints
 
 _TINY = 1e-12
-_TEMPERATURES = np.geomspace(0.25, 8.0, 26)
+_TEMPERATURES = np.geomspace(0.25, 32.0, 36)
 _EM_ROWS = 4000
 _FLAT_PULL = 0.05
+_SHARP_PULL = 1.0
+_MEMORY_PULL = 0.01
 _FIRST_TEMPERATURE = 4.0
 
 
@@ -126,7 +128,7 @@ class NoiseModel:
             share = model.believed(proba[sample], given[sample], known[sample])
             fresh = replace(model, counts=self.counts + scale * _pairs(share, given[sample], self.classes))
             moved = np.abs(fresh.transition - model.transition).max()
-            model = replace(fresh, temperature=fresh._better_temperature(proba[sample], given[sample]))
+            model = replace(fresh, temperature=fresh._better_temperature(proba[sample], given[sample], self))
             if moved < 1e-3 and model.temperature == fresh.temperature:
                 break
         share = model.believed(proba, given, known)
@@ -159,12 +161,12 @@ class NoiseModel:
         before = 0.0 if believed is None else _pairs(believed, given, self.classes)
         return replace(self, counts=np.clip(self.counts + pairs - before, 0.0, None), answered=self.answered + pairs)
 
-    def _better_temperature(self, proba: Floats, given: Ints) -> float:
+    def _better_temperature(self, proba: Floats, given: Ints, before: NoiseModel) -> float:
         """One step uphill on the likelihood of the given labels, over a grid.
 
         Flat probabilities and few wrong labels explain the given labels nearly as well as sharp ones and many, so
         below 1 the pull towards 1 grows with the rows: out-of-sample models trained on noisy labels are too unsure,
-        seldom too sure.
+        seldom too sure. What earlier batches said pulls as their rows weigh, so small batches add up.
         """
         column = self.transition.T[given]
         logp = np.log(np.clip(proba, _TINY, None))
@@ -174,8 +176,9 @@ class NoiseModel:
             t = _TEMPERATURES[step]
             p = np.exp(t * logp)
             likelihood = (p * column).sum(axis=1) / p.sum(axis=1)
-            pull = 2.0 if t >= 1 else _FLAT_PULL * len(given)
-            return float(np.log(np.clip(likelihood, _TINY, None)).sum() - pull * np.log(t) ** 2)
+            pull = _SHARP_PULL if t >= 1 else _FLAT_PULL * len(given)
+            drift = _MEMORY_PULL * before.counts.sum() * (np.log(t) - np.log(before.temperature)) ** 2
+            return float(np.log(np.clip(likelihood, _TINY, None)).sum() - pull * np.log(t) ** 2 - drift)
 
         here = int(np.abs(_TEMPERATURES - self.temperature).argmin())
         near = [step for step in (here - 1, here, here + 1) if 0 <= step < len(_TEMPERATURES)]

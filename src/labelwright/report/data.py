@@ -143,7 +143,7 @@ def _questions(
     answered = sorted((q for q in asked if q["answer"] is not None), key=lambda q: order.get(q["key"], 0))
     wrong = [int(q["answer"] not in (NO_LABEL, q["given"])) for q in answered]
     left = [q for q in asked if q["answer"] is None]
-    random = judged["wrong_share"] if judged else noise["rate"] if noise else None
+    random = judged["unvouched_share"] if judged else noise["rate"] if noise else None
     out = {
         "asked": len(asked),
         "answered": len(answered),
@@ -151,7 +151,7 @@ def _questions(
         "found_wrong": sum(wrong),
         "per_answer": sum(wrong) / len(wrong) if wrong else None,
         "random": random,
-        "random_is_true": judged is not None,
+        "random_is_true": judged is not None and random is not None,
         "cost": float(sum(q["cost"] or 0 for q in answered)),
         "found": np.cumsum(wrong).tolist() if wrong else [],
         "open_total": len(left),
@@ -216,7 +216,8 @@ def _believed_now(
         run = reopened(state)
         X = run.intake.encoder.transform(pa.concat_tables([rows[key] for key in keys]))
         proba = run.system.learners.classifier.proba(X)
-        shares = run.system.selector.noise.posterior(proba, np.array([given[key] for key in keys], np.int64))
+        selector: Any = run.system.selector
+        shares = selector.noise.posterior(proba, np.array([given[key] for key in keys], np.int64))
         run.ledger.engine.dispose()
     except Exception:  # a report without these names is better than none: the ledger may be of arrays, or half a run
         return {}
@@ -257,6 +258,7 @@ def _judged(counts: Mapping[str, int]) -> dict[str, Any] | None:
 
     shares = {
         "wrong_share": share("wrong", "rows"),
+        "unvouched_share": share("unvouched_wrong", "unvouched"),
         "given_share": 1 - counts.get("wrong", 0) / counts["rows"],
         "kept_share": share("kept_right", "kept"),
         "kept_given_share": share("kept_given_right", "kept"),

@@ -34,7 +34,12 @@ VERDICT_WORDS = {
 def page(data: Mapping[str, Any], figures: Mapping[str, Mapping[str, str]]) -> str:
     """The report as HTML. data: as of ``report_data``. figures: name -> {"wide", "narrow"}: trusted SVG."""
     shelf = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    shelf.filters |= {"percent": words.percent, "count": words.count, "shortened": shortened}
+    shelf.filters |= {
+        "percent": lambda share: _together(words.percent(share)),
+        "together": _together,
+        "count": words.count,
+        "shortened": shortened,
+    }
     shelf.globals["counted"] = words.count
     total = data["totals"]["rows"]
     counts = {fate: sum(b[fate] for b in data["batches"]) for fate in FATES}
@@ -52,6 +57,11 @@ def page(data: Mapping[str, Any], figures: Mapping[str, Mapping[str, str]]) -> s
         simulated=settings.get("expert") in ("oracle", "fallible"),
         settings=json.dumps(settings, indent=1, ensure_ascii=False),
     )
+
+
+def _together(text: str) -> str:
+    """No line break between a number and its percent sign."""
+    return text.replace(" %", "\u00a0%")
 
 
 def _alternatives(data: Mapping[str, Any], fates: list[dict[str, Any]]) -> dict[str, str]:

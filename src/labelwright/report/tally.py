@@ -125,9 +125,12 @@ class Tally:
         dropped = known & (masks["rejected"] | masks["waiting"])
         doubted = known & ~masks["kept"]
         right = records.label == true
+        unvouched = known & (np.array(records.decider, object) != "owner")
         counts = {
             "rows": known,
             "wrong": wrong,
+            "unvouched": unvouched,
+            "unvouched_wrong": unvouched & wrong,
             "kept": kept,
             "kept_right": kept & right,
             "kept_given_right": kept & ~wrong,

@@ -142,7 +142,8 @@ def asked(q: Mapping[str, Any]) -> str:
     text += f" and {q['unsure']:,} could not say" if q["unsure"] else ""
     text += f". Each answer settled {q['per_answer']:.2f} wrong labels"
     if q["random"] is not None:
-        basis = "the true share of wrong labels" if q["random_is_true"] else "the estimated share of wrong labels"
+        basis = "the true share of wrong labels where nobody vouched for them"
+        basis = basis if q["random_is_true"] else "the estimated share of wrong labels"
         text += f"; random asking would have settled {q['random']:.2f} ({basis})"
     return text + "."
 
