@@ -12,7 +12,7 @@ from labelwright.errors import DataError
 from labelwright.ledger import schema
 from labelwright.ledger.history import History
 from labelwright.ledger.schema import transaction
-from labelwright.ledger.sql import SALT_COLUMN, SqlLedger, ipc_bytes, ipc_table
+from labelwright.ledger.sql import SALT_COLUMN, SqlLedger, _sha, ipc_bytes, ipc_table
 from labelwright.types import KEY_SHIFT, NO_LABEL, Verdict
 
 
@@ -74,7 +74,7 @@ def erase_rows(ledger: SqlLedger, ids: list[str], *, who: str = "user") -> int:
     keys = [key for row_id in ids for key in history.find(row_id)]
     if not keys:
         raise DataError(f"none of the rows {ids} is in this ledger; 'labelwright export --all' lists every id")
-    table = schema.payloads
+    table, left = schema.payloads, {}
     with transaction(ledger.engine, writes=True) as connection:
         for number in sorted({key >> KEY_SHIFT for key in keys}):
             data = connection.execute(select(table.c.data).where(table.c.number == number)).scalar()
@@ -86,8 +86,9 @@ def erase_rows(ledger: SqlLedger, ids: list[str], *, who: str = "user") -> int:
             mask[gone] = False
             keep = pa.array(np.where(mask, np.arange(held.num_rows), 0), mask=~mask)
             erased = held.take(keep).replace_schema_metadata(held.schema.metadata)
+            left[str(number)] = _sha(ipc_bytes(erased))
             connection.execute(update(table).where(table.c.number == number).values(data=ipc_bytes(erased)))
-        ledger._enter(connection, "erase", {"keys": sorted(keys), "who": who})
+        ledger._enter(connection, "erase", {"keys": sorted(keys), "who": who, "payloads": left})
     if ledger.engine.dialect.name == "sqlite":
         with ledger.engine.connect() as connection:
             connection.exec_driver_sql("COMMIT")

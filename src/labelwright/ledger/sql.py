@@ -108,7 +108,8 @@ class SqlLedger:
             attach = {"verdicts": columns, "questions": _question_columns(queries)}
             if batch.ids is not None:
                 attach = {"rows": {"key": batch.keys, "id": [str(i) for i in batch.ids]}, **attach}
-            digests = self._store_rows(connection, batch)
+            digests, stored = self._store_rows(connection, batch)
+            body["payload"] = stored
             self._enter(connection, "batch", body, batch=batch.id, number=batch.number, attach=attach, extra=digests)
         self._recorded = batch.number
         self._open = _joined(self._open, queries)
@@ -267,9 +268,10 @@ class SqlLedger:
         self.seq, self.head = seq, chain
         return seq
 
-    def _store_rows(self, connection: Connection, batch: Batch) -> bytes:
+    def _store_rows(self, connection: Connection, batch: Batch) -> tuple[bytes, str]:
+        """Store the rows as they came; returns their salted digests, and the digest of what was stored."""
         if batch.table is None:
-            return b""
+            return b"", ""
         from labelwright.tables import row_bytes
 
         salts = os.urandom(SALT_BYTES * len(batch))
@@ -278,7 +280,7 @@ class SqlLedger:
         data = ipc_bytes(batch.table.append_column(SALT_COLUMN, column))
         values = {"number": batch.number, "seq": self.seq + 1, "data": data, "digests": digests}
         connection.execute(schema.payloads.insert().values(**values))
-        return digests
+        return digests, _sha(data)
 
 
 def ipc_bytes(table: pa.Table) -> bytes:

@@ -41,12 +41,13 @@ def verify(engine: Engine, *, head: str | None = None) -> tuple[int, str, list[F
     try:
         with engine.connect() as connection:
             findings += list(_damage(connection))
-            expected = 1
+            expected, stored = 1, _Stored()
             for entry in connection.execute(select(schema.entries).order_by(schema.entries.c.seq)).yield_per(500):
                 findings += list(_entry(connection, entry, previous, expected))
+                stored.read(entry)
                 count, previous, expected = count + 1, entry.chain, entry.seq + 1
                 seen = seen or entry.chain == head
-            findings += list(_strays(connection, expected - 1))
+            findings += [*stored.findings(connection), *_strays(connection, expected - 1)]
     except (DBAPIError, LedgerError, ValueError, TypeError, OverflowError) as error:
         findings.append(Finding(count + 1, None, f"cannot be read: {plain(error)}"))
     if not seen:
@@ -120,6 +121,47 @@ def _payload(connection: Connection, entry: Any) -> Iterator[Finding]:
             return
     if len(content) * DIGEST_BYTES != len(found.digests):
         yield Finding(entry.seq, entry.batch, "stored rows were added or removed")
+
+
+class _Stored:
+    """What the entries say of the stored rows and models: erasing changes rows on the record."""
+
+    def __init__(self) -> None:
+        self.payloads: dict[int, tuple[str, int, str | None]] = {}
+        self.models: tuple[int, str | None] | None = None
+        self.holders: set[int] = set()
+
+    def read(self, entry: Any) -> None:
+        """Take in one entry."""
+        try:
+            body = json.loads(entry.body)
+        except ValueError:
+            return  # the chain has told already
+        if entry.kind == "batch":
+            self.payloads[entry.number] = (body.get("payload", ""), entry.seq, entry.batch)
+        if entry.kind == "erase":
+            for number, digest in body.get("payloads", {}).items():
+                _, seq, batch = self.payloads.get(int(number), ("", entry.seq, None))
+                self.payloads[int(number)] = (digest, seq, batch)
+        if entry.kind == "commit":
+            self.models = (entry.seq, entry.batch)
+        if entry.kind in ("commit", "encoder"):
+            self.holders.add(entry.seq)
+
+    def findings(self, connection: Connection) -> Iterator[Finding]:
+        """Compare with what is stored."""
+        held = {number for (number,) in connection.execute(select(schema.payloads.c.number))}
+        for number, (digest, seq, batch) in self.payloads.items():
+            data = connection.execute(select(schema.payloads.c.data).where(schema.payloads.c.number == number)).scalar()
+            if digest and (data is None or _sha(data) != digest):
+                yield Finding(seq, batch, "the stored rows were edited or removed")
+        for number in held - set(self.payloads):
+            yield Finding(0, None, f"stored rows of an unknown batch {number} were added")
+        models = {seq for (seq,) in connection.execute(select(schema.snapshots.c.seq))}
+        if self.models is not None and self.models[0] not in models:
+            yield Finding(*self.models, "the stored models were removed")
+        for seq in models - self.holders:
+            yield Finding(seq, None, "stored models were added")
 
 
 def _strays(connection: Connection, last: int) -> Iterator[Finding]:

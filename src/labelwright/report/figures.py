@@ -138,6 +138,7 @@ def matrix(axis: Axes, data: Mapping[str, Any], narrow: bool) -> None:
     axis.set_yticks(range(k), labels)
     axis.set(xlabel="label that came, % of the row", ylabel="label that is true")
     axis.tick_params(length=0, labelsize=8 if k > 12 else None)
+    axis.set_anchor("W")
     axis.grid(False)
     axis.spines[:].set_visible(False)
 

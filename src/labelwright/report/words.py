@@ -15,7 +15,7 @@ EXPERTS = {
     "oracle": "The expert was simulated: it read the true labels and never erred",
     "fallible": "The expert was simulated: it read the true labels and erred on purpose",
     "file": "People answered through answers.csv",
-    "none": "Nobody was asked",
+    "none": "Nobody was there to answer: the questions were only written down",
 }
 
 

@@ -40,7 +40,10 @@ def open_csv(name: str, files: list[Path]) -> TableSource:
     schema, rows_seen = _csv_head(files[0], CSV_HEAD)
     if not rows_seen:
         raise SourceError(f"{files[0]} has no complete row below its header; give a file with at least one.")
-    types: dict[str, pa.DataType] = {field.name: _csv_type(field.type) for field in schema}
+    try:
+        types: dict[str, pa.DataType] = {field.name: _csv_type(field.type) for field in schema}
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{files[0]} is not UTF-8 text; save it as UTF-8, or as Parquet.") from error
 
     def read(source: TableSource, rows: int) -> Iterator[pa.Table]:
         for file in files:
