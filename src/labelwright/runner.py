@@ -405,7 +405,8 @@ def reopened(state: StateFolder) -> Run:
 def predictions(run: Run, source: TableSource, *, rows: int = 10_000) -> Iterator[pa.Table]:
     """The source's rows with ``predicted_label``, ``probability`` and ``proba_<class>`` columns, part by part."""
     for chunk in source.chunks(rows):
-        proba = run.system.learners.classifier.proba(run.intake.encoder.transform(chunk))
+        proba = run.system.learners.classifier.proba(run.intake.encoder.transform(chunk)).astype(float)
+        proba /= proba.sum(axis=1, keepdims=True)
         best = proba.argmax(axis=1)
         out = chunk.append_column("predicted_label", pa.array([run.ledger.classes[b] for b in best]))
         out = out.append_column("probability", pa.array(proba[np.arange(len(best)), best]))
