@@ -154,7 +154,7 @@ def answers(axis: Axes, data: Mapping[str, Any], narrow: bool) -> None:
     axis.set(xlabel="answers", ylabel="wrong labels found", xlim=(0, max(n, 1)), ylim=(0, 1.05 * max(n, 1)))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     _whole(axis)
-    _legend(axis, 3)
+    _legend(axis, 1 if narrow else 3)
 
 
 def figures(data: Mapping[str, Any], folder: Path) -> dict[str, dict[str, str]]:
