@@ -16,7 +16,7 @@ ROOT = Path(labelwright.__file__).parent
 LEVELS = [
     "errors types truth safe packing",
     "posterior queries experts learners bootstrap selection imitation copynet noise tables datasets ledger",
-    "loop baselines recipes estimators audit exports streams",
+    "loop baselines recipes estimators audit exports streams settings",
     "bench runner report web trust scale",
     "cli __init__ __main__",
 ]

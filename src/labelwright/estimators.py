@@ -92,7 +92,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         X, y = validate_data(self, X, y, reset=first)
         check_classification_targets(y)
         if first:
-            self._start(unique_labels(y) if classes is None else np.sort(np.asarray(classes)))
+            self._start(unique_labels(y) if classes is None else np.unique(np.asarray(classes)))
         unknown = np.setdiff1d(np.unique(y), self.classes_)
         if len(unknown):
             raise ValueError(
@@ -185,6 +185,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
             "classes": names,
             "object_classes": self.classes_.dtype == object,
             "n_features_in": self.n_features_in_,
+            "feature_names_in": [str(name) for name in getattr(self, "feature_names_in_", ())],
             "seed": self._seed,
             "batches": self._batches,
             "rows": {"keys": rows.keys, "X": rows.X},
@@ -221,6 +222,8 @@ def load(path: str | Path) -> RobustClassifier:
     model = RobustClassifier(**_unpacked_params(state["params"]))
     model.classes_ = state["classes"].astype(object) if state["object_classes"] else state["classes"]
     model.n_features_in_, model._seed, model._batches = state["n_features_in"], state["seed"], state["batches"]
+    if state["feature_names_in"]:
+        model.feature_names_in_ = np.array(state["feature_names_in"], dtype=object)
     model.system_ = model._system()
     keys, X = np.asarray(state["rows"]["keys"]), state["rows"]["X"]
     order = np.argsort(keys, kind="stable")

@@ -8,6 +8,7 @@ resume without asking twice.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -132,7 +133,11 @@ class FileExpert:
 
     def _read(self) -> dict[str, int]:
         said: dict[str, int] = {}
-        with self.path.open(newline="", encoding="utf-8") as file:
+        try:
+            text = self.path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark first
+        except (UnicodeError, OSError) as error:
+            raise DataError(f"{self.path} cannot be read ({error}); save it as CSV in UTF-8") from error
+        with io.StringIO(text, newline="") as file:
             reader = csv.DictReader(file)
             if not {"id", "label"} <= set(reader.fieldnames or ()):
                 raise DataError(

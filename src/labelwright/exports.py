@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from labelwright.errors import DataError
 from labelwright.ledger import History, Records
-from labelwright.tables import write_bytes, write_tables
+from labelwright.tables import together, widened, write_bytes, write_tables
 from labelwright.types import Verdict
 
 ADDED = ("id", "given_label", "final_label", "verdict", "label_score", "decided_by", "decided_at")
@@ -32,10 +32,36 @@ def export(history: History, output: str | Path, *, everything: bool = False) ->
         nonlocal written
         for part in export_parts(history, everything=everything):
             written += part.num_rows
-            yield part
+            yield _alike(part, schema)
+
+    schema = _common_schema(history)
 
     write_tables(parts(), output)
     return written
+
+
+def _common_schema(history: History) -> pa.Schema:
+    """The user's columns over all batches, as exported: a column that changed its type on the way takes the wider one."""
+    tables = (history.table(int(entry["number"])) for entry in history.batches())
+    rows = together([table.schema.empty_table() for table in tables if table is not None] or [pa.table({})])
+    return _renamed(history, rows).schema
+
+
+def _alike(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The part with the columns of the schema first, in its types; a column that the part lacks is empty."""
+    columns = {}
+    for field in schema:
+        held = part.column(field.name) if field.name in part.column_names else pa.nulls(part.num_rows, field.type)
+        columns[field.name] = held if held.type == field.type else widened(held, field.type)
+    own = [name for name in part.column_names if name not in columns]
+    return pa.table({**columns, **{name: part.column(name) for name in own}})
+
+
+def _renamed(history: History, rows: pa.Table) -> pa.Table:
+    """A user's column of an added name becomes ``<name>_original``, but for the id column."""
+    mine = history.settings.get("columns", {}).get("id") if history.settings else None
+    names = [name if name not in ADDED or name == mine == "id" else f"{name}_original" for name in rows.column_names]
+    return rows.rename_columns(names)
 
 
 def export_parts(history: History, *, everything: bool = False) -> Iterator[pa.Table]:
@@ -50,10 +76,7 @@ def export_parts(history: History, *, everything: bool = False) -> Iterator[pa.T
 
 def _part(history: History, number: int, records: Records, everything: bool) -> pa.Table:
     table = history.table(number)
-    rows = pa.table({}) if table is None else table
-    mine = history.settings.get("columns", {}).get("id") if history.settings else None
-    names = [name if name not in ADDED or name == mine == "id" else f"{name}_original" for name in rows.column_names]
-    rows = rows.rename_columns(names)
+    rows = pa.table({}) if table is None else _renamed(history, table)
     added: dict[str, Any] = {
         "id": records.ids,
         "given_label": [history.name(int(g)) for g in records.given],
@@ -70,7 +93,9 @@ def _part(history: History, number: int, records: Records, everything: bool) -> 
 
 
 def open_questions(history: History) -> list[dict[str, Any]]:
-    """Questions without an answer, most valuable first, with what an expert needs to see."""
+    """Questions without an answer, most valuable first, with what an expert needs to see; not those about rows that
+    were erased."""
+    erased = history.erased()
     return [
         {
             "id": q["id"],
@@ -81,7 +106,7 @@ def open_questions(history: History) -> list[dict[str, Any]]:
             "key": int(q["key"]),
         }
         for q in history.questions()
-        if q["answer"] is None
+        if q["answer"] is None and int(q["key"]) not in erased
     ]
 
 

@@ -44,6 +44,9 @@ class Ledger(Protocol):
     def commit(self, batch: Batch, split: Split, answers: Answers, fixed: Corrections, parts: Parts) -> None:
         """Write final labels, the parts' states and the position in the stream down, in one transaction."""
 
+    def settle(self, answers: Answers, parts: Parts) -> None:
+        """Write late answers' labels and the parts' states down, in one transaction; the position stays."""
+
 
 def step(
     batch: Batch,
@@ -152,6 +155,9 @@ class Forgetful:
     def commit(self, batch: Batch, split: Split, answers: Answers, fixed: Corrections, parts: Parts) -> None:
         """Nothing is kept."""
 
+    def settle(self, answers: Answers, parts: Parts) -> None:
+        """Nothing is kept."""
+
 
 @dataclass
 class System:
@@ -183,6 +189,16 @@ class System:
         """Batch after batch, as they come."""
         for batch in batches:
             yield self.step(batch)
+
+    def settle(self) -> Answers:
+        """Take in the answers that have come since the last batch, when no batch is left to bring them along."""
+        answers = heard(self.expert, Queries.none(), self.ledger)
+        if len(answers):
+            self.learners.partial_fit(answers.usable)
+            self.selector.hear(answers)
+            parts: Parts = {"learners": self.learners, "selector": self.selector, "budget": self.budget}
+            self.ledger.settle(answers, parts)
+        return answers
 
     def predict(self, X: Floats) -> Ints:
         """(n,) class by the classifier."""

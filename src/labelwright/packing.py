@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -44,7 +46,7 @@ def unpack(data: bytes) -> dict[str, Any]:
         with np.load(io.BytesIO(data), allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
         skeleton = json.loads(arrays.pop("json").tobytes())
-    except (ValueError, KeyError, OSError, EOFError) as error:
+    except (ValueError, TypeError, KeyError, OSError, EOFError, NotImplementedError, BadZipFile, zlib.error) as error:
         raise LedgerError(f"the stored models cannot be read ({error}); run 'labelwright verify'") from error
 
     def fill(value: Any) -> Any:

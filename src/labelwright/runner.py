@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,132 +12,18 @@ import numpy as np
 import pyarrow as pa
 
 from labelwright import queries
-from labelwright.errors import BusyError, DataError, LedgerError, SettingsError
+from labelwright.errors import DataError, LedgerError, SettingsError
 from labelwright.experts import Expert, FallibleExpert, FileExpert, NoExpert, Oracle
 from labelwright.imitation import NoImitator, PosteriorImitator
 from labelwright.learners import Learners
 from labelwright.ledger import History, SqlLedger
-from labelwright.ledger.schema import open_engine
 from labelwright.loop import System
 from labelwright.queries import Budget, DynamicBudget, FixedBudget
-from labelwright.selection import NoSelection, QualityOnly, RadDuo, Slim
-from labelwright.streams import Bad, Columns, Intake, class_names, content, label_text, numbered
-from labelwright.tables import Encoder, TableSource, row_bytes
+from labelwright.settings import MEASURES, SELECTORS, Settings, StateFolder, make_classifier
+from labelwright.streams import Accepted, Bad, Intake, class_names, comparable, label_text, numbered
+from labelwright.tables import Encoder, TableSource
 from labelwright.truth import Truth
-from labelwright.types import KEY_SHIFT, NO_LABEL, Batch, Floats, Ints, Split, Verdict
-
-SELECTORS = {"rad-duo": RadDuo, "quality-only": QualityOnly, "slim": Slim, "none": NoSelection}
-MEASURES = {
-    "margin": queries.margin,
-    "least-distance": queries.least_distance,
-    "entropy": queries.entropy,
-    "cent": queries.cent,
-}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides a run. The ledger remembers it, and refuses to go on with other settings."""
-
-    columns: Columns
-    batch_size: int = 1000
-    first_batch: int | None = None
-    clean_rows: int = 0
-    classes: tuple[str, ...] | None = None
-    selector: str = "rad-duo"
-    quality: str = "linear"
-    classifier: str = "auto"
-    budget: int = 0
-    budget_total: int | None = None
-    dynamic: bool = False
-    expected_batches: int = 20
-    measure: str = "margin"
-    expert: str = "file"
-    error_rate: float = 0.1
-    cost: float = 1.0
-    buffer: int = 1000
-    correct: float | None = 0.95
-    max_rows: int = 20_000
-    seed: int = 0
-
-    def noted(self) -> dict[str, Any]:
-        """As JSON values."""
-        return dict(json.loads(json.dumps(asdict(self))))
-
-    @staticmethod
-    def of(noted: Mapping[str, Any]) -> Settings:
-        """Settings from :meth:`noted`."""
-        columns = {**noted["columns"], "drop": tuple(noted["columns"]["drop"])}
-        classes = noted["classes"]
-        return Settings(**{**noted, "columns": Columns(**columns), "classes": tuple(classes) if classes else None})
-
-
-def make_classifier(name: str, seed: int) -> Any:
-    """A scikit-learn classifier by its name on the command line. Raises SettingsError for an unknown name."""
-    from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression, SGDClassifier
-    from sklearn.naive_bayes import GaussianNB
-
-    from labelwright.learners.kernel import OneVsRestSVC
-
-    makers: dict[str, Callable[[], Any]] = {
-        "auto": lambda: ExtraTreesClassifier(200, min_samples_leaf=2, n_jobs=1, random_state=seed),
-        "linear": lambda: LogisticRegression(C=1.0, max_iter=300, random_state=seed),
-        "sgd": lambda: SGDClassifier(loss="log_loss", average=True, random_state=seed),
-        "forest": lambda: RandomForestClassifier(200, min_samples_leaf=2, random_state=seed),
-        "boosted": lambda: HistGradientBoostingClassifier(max_iter=100, early_stopping=False, random_state=seed),
-        "bayes": lambda: GaussianNB(),
-        "svm": lambda: OneVsRestSVC(),
-    }
-    if name not in makers:
-        raise SettingsError(f"the classifier {name!r} is unknown; expected one of {', '.join(makers)}")
-    return makers[name]()
-
-
-class StateFolder:
-    """A folder that one process at a time may write to: ``ledger.db``, and what the program leaves for people.
-
-    ledger_url: another place for the ledger, e.g. PostgreSQL.
-    """
-
-    def __init__(self, path: str | Path, *, ledger_url: str | None = None):
-        self.path = Path(path)
-        self.url = ledger_url or f"sqlite:///{self.path / 'ledger.db'}"
-        self._lock: Any = None
-
-    def claim(self) -> None:
-        """Take the folder. Raises LedgerError when it is not writable, BusyError when another process has it."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / "lock").open("w")
-        except OSError as error:
-            raise LedgerError(
-                f"the state folder {self.path} cannot be written ({error.strerror}); make it writable or choose another with --state"
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BusyError(
-                f"another labelwright writes to {self.path}; wait for it, or choose another --state"
-            ) from error
-
-    def release(self) -> None:
-        """Let the folder go."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def history(self) -> History:
-        """The ledger, read-only. Raises LedgerError when there is none."""
-        return History(self.history_engine())
-
-    def history_engine(self) -> Any:
-        """The ledger's database, unread. Raises LedgerError when there is none."""
-        if self.url.startswith("sqlite:///") and not Path(self.url.removeprefix("sqlite:///")).exists():
-            raise LedgerError(
-                f"there is no ledger in {self.path}; run 'labelwright run' first, or give the right --state"
-            )
-        return open_engine(self.url)
+from labelwright.types import NO_LABEL, Batch, Floats, Ints, Split, Verdict
 
 
 @dataclass
@@ -187,6 +71,9 @@ class Run:
             raise DataError(f"{source.name} holds no rows; nothing was done")
         self._open(first[1])
         held_out = self._test_rows(test)
+        pending = self._pending()
+        if pending is not None:
+            yield self._stepped(pending, 0, [], held_out)
         for chunk_id, chunk in itertools.chain([first], chunks):
             batch, bad = self._take(chunk_id, chunk)
             if bad:
@@ -194,10 +81,27 @@ class Run:
             if batch is None:
                 yield Progress(chunk_id, self.ledger.next_number, chunk.num_rows, {"set aside": len(bad)})
                 continue
-            split = self.system.step(batch)
-            if held_out is not None:
-                self._measure(batch.number, *held_out)
-            yield Progress(chunk_id, batch.number, chunk.num_rows, _counts(split, bad), split.note, split.noise.rate)
+            yield self._stepped(batch, chunk.num_rows, bad, held_out)
+        self.system.settle()
+
+    def _stepped(self, batch: Batch, rows: int, bad: list[Bad], held_out: tuple[Floats, Ints] | None) -> Progress:
+        split = self.system.step(batch)
+        if held_out is not None:
+            self._measure(batch.number, *held_out)
+        return Progress(batch.id, batch.number, rows, _counts(split, bad), split.note, split.noise.rate)
+
+    def _pending(self) -> Batch | None:
+        """The batch that was recorded but not finished before a stop: out of the ledger, so that it is finished as it
+        was recorded, whatever the source holds by now."""
+        number = self.ledger.recorded
+        table = None if number is None else self.history.table(number)
+        if number is None or table is None:
+            return None
+        records = self.history.records(number)
+        clean = np.array([who == "owner" for who in records.decider], bool)
+        ids = np.array(records.ids, dtype=object)
+        X = self.intake.encoder.transform(table)
+        return Batch(self.history.batch_name(number), number, X, records.given, clean, ids, table)
 
     def _first_size(self) -> int:
         s = self.settings
@@ -223,7 +127,8 @@ class Run:
         self.history = History(self.ledger.engine)
         stored = self.history.encoder()
         encoder = Encoder.from_bytes(stored) if stored else Encoder(exclude=columns.not_features)
-        self.intake = Intake(columns, encoder, self.ledger.classes, self.settings.clean_rows, self.strict)
+        home = self.history.batch_name(0).rpartition("#")[0] or None
+        self.intake = Intake(columns, encoder, self.ledger.classes, self.settings.clean_rows, self.strict, home)
         if stored is None:
             encoder.fit(self._fit_rows(first))
             self.ledger.keep_encoder(encoder.to_bytes())
@@ -235,8 +140,9 @@ class Run:
         self.ledger.resume(self.fetch)
 
     def _has_ledger(self) -> bool:
+        """Whether there is a ledger with a batch: one without holds nothing but a start that came to nothing."""
         try:
-            return bool(self.state.history().classes)
+            return bool(self.state.history().batch_name(0))
         except LedgerError:
             return False
 
@@ -294,51 +200,44 @@ class Run:
 
     def _take(self, chunk_id: str, chunk: pa.Table) -> tuple[Batch | None, list[Bad]]:
         """The batch of this chunk's new and usable rows (None when there are none), and the bad ones."""
-        good, ids, clean, bad = self.intake.accept(chunk, chunk_id)
-        pending = self.ledger.next_number
+        found = self.intake.accept(chunk, chunk_id)
+        self.repeated += found.repeated
         known_batch = self.history.batch_of(chunk_id)
-        if self.settings.columns.id is not None or (known_batch is not None and known_batch != pending):
-            good, ids, clean, more = self._news(good, ids, clean, pending)
-            self.intake.refuse(more, chunk_id)
-            bad = bad + more
-        if not good.num_rows:
-            return None, bad
-        if known_batch is not None and known_batch != pending:
-            chunk_id = f"{chunk_id}~{pending}"
-        batch = self.intake.batch(good, ids, clean, id=chunk_id, number=pending)
+        if self.settings.columns.id is not None or known_batch is not None:
+            found = self._news(found)
+            self.intake.refuse(found.bad, chunk_id)
+        if not found.good.num_rows:
+            return None, found.bad
+        number = self.ledger.next_number
+        if known_batch is not None:
+            chunk_id = f"{chunk_id}~{number}"
+        batch = self.intake.batch(found, id=chunk_id, number=number)
         if self.settings.columns.truth:
-            self.truth.add(pending, self.intake.codes(good, self.settings.columns.truth))
-        return batch, bad
+            self.truth.add(number, self.intake.codes(found.good, self.settings.columns.truth))
+        return batch, found.bad
 
-    def _news(
-        self, good: pa.Table, ids: list[str], clean: Any, pending: int
-    ) -> tuple[pa.Table, list[str], Any, list[Bad]]:
+    def _news(self, found: Accepted) -> Accepted:
         """Without the rows that the ledger has: the same content counts once, other content is set aside."""
-        known = {i: key for i, key in self.history.known(ids).items() if key >> KEY_SHIFT != pending}
+        known = self.history.known(found.ids)
         if not known:
-            return good, ids, clean, []
-        keys = np.array(sorted(set(known.values())), np.int64)
-        found, table = self.history.at(keys)
-        held = dict(zip(found.tolist(), row_bytes(table), strict=True)) if table is not None else {}
-        contents = row_bytes(good)
-        keep, bad = np.ones(len(ids), bool), []
-        for at, row_id in enumerate(ids):
-            if row_id not in known:
-                continue
-            keep[at] = False
-            earlier = held.get(known[row_id])
-            if earlier is None or earlier == contents[at]:
-                self.repeated += 1
-            else:
-                bad.append((at, row_id, f"id {row_id!r} came before with other content", content(good, at)))
-        return good.filter(pa.array(keep)), [i for i, k in zip(ids, keep, strict=True) if k], clean[keep], bad
+            return found
+        keys, table = self.history.at(np.array(sorted(set(known.values())), np.int64), reverted=True)
+        earlier, contents = comparable(table, found.good)
+        held = dict(zip(keys.tolist(), earlier, strict=True))
+        fresh, other = np.ones(len(contents), bool), np.zeros(len(contents), bool)
+        for at, row_id in enumerate(found.ids):
+            if row_id in known:
+                fresh[at] = False
+                other[at] = held.get(known[row_id], contents[at]) != contents[at]
+        self.repeated += int((~fresh & ~other).sum())
+        return found.narrowed(fresh, other)
 
     def fetch(self, keys: Ints) -> tuple[Ints, Floats]:
         """(found keys, their features) out of the ledger."""
-        found, table = self.history.at(keys)
-        if table is None:
-            return found, np.empty((0, 0), np.float32)
-        return found, self.intake.encoder.transform(table)
+        parts = [(found, self.intake.encoder.transform(table)) for found, table in self.history.each_at(keys)]
+        if not parts:
+            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
+        return np.concatenate([found for found, _ in parts]), np.concatenate([X for _, X in parts])
 
     def _old_truth(self, number: int) -> Ints:
         table = self.history.table(number)
@@ -359,6 +258,11 @@ class Run:
             raise DataError(f"{test.name} holds no test rows; leave --test out or give a file with rows")
         table = pa.concat_tables(tables, promote_options="permissive")
         y = self.intake.codes(table, column)
+        if (y == NO_LABEL).all():
+            raise DataError(
+                f"no row of {test.name} has one of the classes {list(self.ledger.classes)} in column {column!r}; "
+                "give a file with true labels"
+            )
         return self.intake.encoder.transform(table)[y != NO_LABEL], y[y != NO_LABEL]
 
     def _measure(self, number: int, X: Floats, y: Ints) -> None:

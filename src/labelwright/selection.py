@@ -27,6 +27,9 @@ class Selector(Protocol):
     def update(self, split: Split, answers: Answers, fixed: Corrections) -> None:
         """Move on: remember what the noise looks like and which rows wait."""
 
+    def hear(self, answers: Answers) -> None:
+        """Learn from answers to older batches' questions, when no new batch brings them along."""
+
     def state(self) -> dict[str, Any]:
         """What :meth:`restore` needs."""
 
@@ -169,6 +172,10 @@ class JudgingSelector:
         waiting = waiting.take(~np.isin(waiting.keys, gone))
         self.buffer.rows = waiting
         self.waited = {int(key): self.waited.get(int(key), 0) + 1 for key in waiting.keys}
+
+    def hear(self, answers: Answers) -> None:
+        """See :class:`Selector`."""
+        self.noise = self.noise.settled(answers.rows.y[answers.label != NO_LABEL], answers.usable.y)
 
     def state(self) -> dict[str, Any]:
         """See :class:`Selector`."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelwright.errors import BadRowError, DataError
-from labelwright.tables import Encoder, bad_feature_rows
+from labelwright.tables import Encoder, bad_feature_rows, row_bytes, together
 from labelwright.types import NO_LABEL, Batch, Bools, Ints
 
 Bad = tuple[int, str, str, str]
@@ -66,9 +66,46 @@ def class_names(labels: Sequence[str | None]) -> tuple[str, ...]:
     """
     names = {label for label in labels if label is not None}
     try:
-        return tuple(sorted(names, key=float))
+        return tuple(sorted(names, key=lambda name: (_number(name), name)))
     except ValueError:
         return tuple(sorted(names))
+
+
+def _number(name: str) -> float:
+    value = float(name)
+    if value != value:
+        raise ValueError("not a number has no place in an order")
+    return value
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What of a chunk can be used. good: the rows; ids, clean (vouched for), position in the chunk: (n,) of each.
+
+    bad: rows to be set aside. repeated: rows that say again what an earlier one of the chunk said.
+    """
+
+    good: pa.Table
+    ids: list[str]
+    clean: Bools
+    position: Ints
+    bad: list[Bad]
+    repeated: int = 0
+
+    def narrowed(self, fresh: Bools, other: Bools) -> Accepted:
+        """Only the rows marked ``fresh``; those marked ``other`` have an id that came before with other content."""
+        more = [
+            (int(self.position[at]), self.ids[at], _COME_BEFORE.format(self.ids[at]), content(self.good, int(at)))
+            for at in np.flatnonzero(other)
+        ]
+        ids = [row_id for row_id, new in zip(self.ids, fresh, strict=True) if new]
+        bad = sorted([*self.bad, *more])
+        return Accepted(
+            self.good.filter(pa.array(fresh)), ids, self.clean[fresh], self.position[fresh], bad, self.repeated
+        )
+
+
+_COME_BEFORE = "id {!r} came before with other content"
 
 
 @dataclass
@@ -77,6 +114,8 @@ class Intake:
 
     columns: what is what. classes: the label names; those of the first chunk, if not given.
     clean_rows: the owner vouches for the first so many rows. strict: a bad row ends the run.
+    home: the name of the stream's first source. Rows of other sources that have no id of their own are named after
+    their source too, and are not among the first rows.
     """
 
     columns: Columns
@@ -84,6 +123,7 @@ class Intake:
     classes: tuple[str, ...]
     clean_rows: int = 0
     strict: bool = False
+    home: str | None = None
     row: int = 0
     drift: dict[str, int] = field(default_factory=dict)
 
@@ -98,20 +138,23 @@ class Intake:
                 f"there is no column {missing[0]!r}; the columns are {chunk.column_names}. Name the right one"
             )
 
-    def accept(self, chunk: pa.Table, chunk_id: str) -> tuple[pa.Table, list[str], Bools, list[Bad]]:
-        """(good rows, their ids, whether each is vouched for, bad rows). Raises BadRowError when strict and one is bad."""
+    def accept(self, chunk: pa.Table, chunk_id: str) -> Accepted:
+        """Judge a chunk's rows as data. Raises BadRowError when strict and one is bad."""
         self.check(chunk)
+        name = chunk_id.rpartition("#")[0]
+        self.home = self.home or name
         start, self.row = self.row, self.row + chunk.num_rows
-        ids = self._ids(chunk, start)
-        reasons = self._reasons(chunk, ids)
-        clean = np.arange(start, start + chunk.num_rows) < self.clean_rows
+        ids = self._ids(chunk, start, "" if name == self.home else f"{name}:")
+        reasons, again = self._reasons(chunk, ids)
+        clean = np.arange(start, start + chunk.num_rows) < (self.clean_rows if name == self.home else 0)
         if self.columns.trusted:
             clean |= _truthy(chunk.column(self.columns.trusted))
-        keep = np.array([at not in reasons for at in range(chunk.num_rows)], bool)
+        keep = np.array([at not in reasons and at not in again for at in range(chunk.num_rows)], bool)
         good = chunk if keep.all() else chunk.filter(pa.array(keep))
         bad = [(at, ids[at], reasons[at], content(chunk, at)) for at in sorted(reasons)]
         self.refuse(bad, chunk_id)
-        return good, [ids[at] for at in np.flatnonzero(keep)], clean[keep], bad
+        position = np.flatnonzero(keep)
+        return Accepted(good, [ids[at] for at in position], clean[keep], position, bad, len(again))
 
     def refuse(self, bad: list[Bad], chunk_id: str) -> None:
         """Raises BadRowError when strict and a row is bad."""
@@ -119,18 +162,16 @@ class Intake:
             at, row_id, reason, _ = bad[0]
             raise BadRowError(f"row {row_id!r} ({chunk_id}, position {at}): {reason}. Mend it, or run without --strict")
 
-    def batch(self, good: pa.Table, ids: list[str], clean: Bools, *, id: str, number: int) -> Batch:
+    def batch(self, found: Accepted, *, id: str, number: int) -> Batch:
         """The batch of accepted rows."""
-        X = self.encoder.transform(good)
+        X = self.encoder.transform(found.good)
         for name, count in self.encoder.drift.items():
             self.drift[name] = self.drift.get(name, 0) + count
         sources = None
         if self.columns.source:
-            sources = np.array(good.column(self.columns.source).to_pylist(), dtype=object)
-        table = good.combine_chunks()
-        return Batch(
-            id, number, X, self.codes(good, self.columns.label), clean, np.array(ids, dtype=object), table, sources
-        )
+            sources = np.array(found.good.column(self.columns.source).to_pylist(), dtype=object)
+        given, ids = self.codes(found.good, self.columns.label), np.array(found.ids, dtype=object)
+        return Batch(id, number, X, given, found.clean, ids, found.good.combine_chunks(), sources)
 
     def codes(self, table: pa.Table, column: str) -> Ints:
         """(n,) class of each row by a label column; NO_LABEL where unknown."""
@@ -138,14 +179,14 @@ class Intake:
             [self._codes.get(t, NO_LABEL) if t else NO_LABEL for t in label_text(table.column(column))], np.int64
         )
 
-    def _ids(self, chunk: pa.Table, start: int) -> list[str]:
+    def _ids(self, chunk: pa.Table, start: int, prefix: str) -> list[str]:
         if self.columns.id is None:
-            return [str(start + at) for at in range(chunk.num_rows)]
-        return [
-            text or f"(no id, row {start + at})" for at, text in enumerate(label_text(chunk.column(self.columns.id)))
-        ]
+            return [f"{prefix}{start + at}" for at in range(chunk.num_rows)]
+        texts = label_text(chunk.column(self.columns.id))
+        return [text or f"(no id, row {prefix}{start + at})" for at, text in enumerate(texts)]
 
-    def _reasons(self, chunk: pa.Table, ids: list[str]) -> dict[int, str]:
+    def _reasons(self, chunk: pa.Table, ids: list[str]) -> tuple[dict[int, str], set[int]]:
+        """(bad rows and why, rows that say again what an earlier one said), by position."""
         reasons = dict(bad_feature_rows(chunk, self.encoder.kinds, widths=self.encoder.widths))
         for at, text in enumerate(label_text(chunk.column(self.columns.label))):
             if text is None:
@@ -154,25 +195,25 @@ class Intake:
                 reasons[at] = (
                     f"label {text!r} is none of the classes {_few(self.classes)}; name all classes with --classes"
                 )
-        if self.columns.id is not None:
-            reasons |= self._repeated(chunk, ids, reasons)
-        return reasons
-
-    def _repeated(self, chunk: pa.Table, ids: list[str], reasons: dict[int, str]) -> dict[int, str]:
-        if len(set(ids)) == len(ids):
-            return {}
-        from labelwright.tables import row_bytes
-
-        contents, first, out = row_bytes(chunk), {}, {}
+        if self.columns.id is None or len(set(ids)) == len(ids):
+            return reasons, set()
+        contents, first, again = row_bytes(chunk), dict[str, int](), set()
         for at, row_id in enumerate(ids):
             if at in reasons:
                 continue
-            if row_id not in first:
-                first[row_id] = at
-            else:
-                same = contents[at] == contents[first[row_id]]
-                out[at] = f"id {row_id!r} came before with {'the same' if same else 'other'} content"
-        return out
+            if contents[first.setdefault(row_id, at)] != contents[at]:
+                reasons[at] = _COME_BEFORE.format(row_id)
+            elif first[row_id] != at:
+                again.add(at)
+        return reasons, again
+
+
+def comparable(table: pa.Table | None, good: pa.Table) -> tuple[list[bytes], list[bytes]]:
+    """The rows of both tables as bytes, though a column may have been read as numbers in one and as text in the other."""
+    if table is None:
+        return [], row_bytes(good)
+    contents = row_bytes(together([table, good]))
+    return contents[: table.num_rows], contents[table.num_rows :]
 
 
 def content(chunk: pa.Table, at: int, limit: int = 500) -> str:
@@ -184,7 +225,8 @@ def content(chunk: pa.Table, at: int, limit: int = 500) -> str:
 
 def _truthy(column: pa.ChunkedArray) -> Bools:
     if pa.types.is_boolean(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        return np.asarray(pc.fill_null(pc.cast(column, pa.bool_()), False)).astype(bool)
+        value = np.nan_to_num(pc.cast(column, pa.float64()).fill_null(0).to_numpy())  # missing is no vouching
+        return value != 0
     yes = {"1", "true", "yes", "y", "clean", "trusted"}
     return np.array([str(value).strip().lower() in yes for value in column.to_pylist()], bool)
 

@@ -7,7 +7,7 @@ import logging
 import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -16,6 +16,7 @@ import labelwright
 from labelwright.errors import LabelwrightError
 
 log = logging.getLogger("labelwright")
+INTERRUPTED = 130
 
 
 class _Ordered(TyperGroup):
@@ -94,6 +95,8 @@ def main() -> None:
 
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # the command line library made an exit code of Ctrl-C
+            _stopped()
         sys.exit(code if isinstance(code, int) else 0)
     except typer.Exit as error:
         sys.exit(error.exit_code)
@@ -104,16 +107,19 @@ def main() -> None:
             f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}; check the path and the free space"
         )
     except (KeyboardInterrupt, typer.Abort):
-        print(
-            "labelwright: stopped; everything up to the last batch is safe, run the same command to go on",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+        _stopped()
     except Exception as error:  # usage errors of the command line library carry their own text and code
         if not hasattr(error, "format_message"):
             raise
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)
+
+
+def _stopped() -> NoReturn:
+    print(
+        "labelwright: stopped; everything up to the last batch is safe, run the same command to go on", file=sys.stderr
+    )
+    sys.exit(INTERRUPTED)
 
 
 def _fail(sentence: str) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from labelwright.cli.app import app, say
 from labelwright.cli.common import Json, LedgerUrl, State, folder
+from labelwright.exports import write_questions
 from labelwright.ledger import SqlLedger, erase_rows
 from labelwright.ledger import revert as take_back
 
@@ -59,6 +60,10 @@ def erase(
     place.claim()
     try:
         count = erase_rows(SqlLedger(place.url, settings=history.settings), rows, who=_who())
+        if (place.path / "questions.csv").exists():
+            write_questions(place.history(), place.path / "questions.csv")
     finally:
         place.release()
-    say({"erased": count}, as_json=json, text=f"erased the content of {count} rows")
+    left = [str(path) for path in (place.path / "report.html", place.path / "answers.csv") if path.exists()]
+    told = f"; what {' and '.join(left)} tell of them is yours to remove" if left else ""
+    say({"erased": count, "left": left}, as_json=json, text=f"erased the content of {count} rows{told}")

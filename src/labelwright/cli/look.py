@@ -18,9 +18,11 @@ from labelwright.cli.run import show, summary_of
 @app.command(epilog="Example: labelwright status --state reviews")
 def status(state: State = Path("state"), ledger: LedgerUrl = None, json: Json = False) -> None:
     """What has been decided so far, and what is open."""
+    from labelwright.exports import open_questions
+
     history = folder(state, ledger).history()
     summary = summary_of(history, state)
-    summary["open_questions"] = sum(q["answer"] is None for q in history.questions())
+    summary["open_questions"] = len(open_questions(history))
     reasons: dict[str, int] = {}
     for bad in history.set_aside():
         reasons[bad["reason"]] = reasons.get(bad["reason"], 0) + 1

@@ -95,13 +95,14 @@ def run(
     if dynamic and budget_total is None:
         raise SettingsError("--dynamic needs the questions in all; give --budget-total N")
     opened = source_of(source, data_dir)
-    expected = max(1, -(-(opened.num_rows or 20 * batch_size) // batch_size)) if dynamic else 20
+    place = folder(state, ledger)
+    expected = place.expected_batches(opened.num_rows, batch_size) if dynamic else 20
     settings = Settings(
         columns, batch_size, first_batch, clean_rows, _listed(classes) or None, selector, quality, classifier,
         budget, budget_total, dynamic, expected, measure, expert, error_rate, 1.0, buffer,
         correct if correct > 0 else None, max_rows, seed,
     )  # fmt: skip
-    job = Run(settings, folder(state, ledger), strict=strict, answers_file=answers)
+    job = Run(settings, place, strict=strict, answers_file=answers)
     tested = source_of(test, data_dir) if test else None
     follow(job, opened, tested)
     summary = finish(job, opened, report=report)
@@ -111,7 +112,7 @@ def run(
 
 
 def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) if text else ()
 
 
 def follow(job: Run, source: TableSource, test: TableSource | None = None) -> None:
@@ -206,14 +207,19 @@ def predict(
     """Classify rows with the trained classifier: label, probability, and the probability of every class."""
     job = reopened(folder(state, ledger))
     parts = predictions(job, source_of(source, data_dir))
-    if json:
+    if output is not None:
+        start = time.perf_counter()
+        write_tables(parts, output)
+        seconds = time.perf_counter() - start
+        say({"output": str(output)}, as_json=json, text=f"wrote {output} in {seconds:.1f} s")
+    elif json:
         for part in parts:
             names = [n for n in part.column_names if n in ("predicted_label", "probability") or n.startswith("proba_")]
             if job.settings.columns.id in part.column_names:
                 names.insert(0, str(job.settings.columns.id))
             for row in part.select(names).to_pylist():
                 say(row, as_json=True)
-    elif output is None:
+    else:
         import pyarrow.csv as csv
 
         for place, part in enumerate(parts):
@@ -223,10 +229,6 @@ def predict(
                 if not str(part.schema.field(n).type).startswith(("fixed_size_list", "list"))
             ]
             csv.write_csv(part.select(names), sys.stdout.buffer, csv.WriteOptions(include_header=place == 0))
-    else:
-        start = time.perf_counter()
-        write_tables(parts, output)
-        say({"output": str(output)}, as_json=False, text=f"wrote {output} in {time.perf_counter() - start:.1f} s")
 
 
 @app.command(epilog="Example: labelwright demo --output demo")

@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from labelwright.errors import DataError
 from labelwright.ledger import schema
+from labelwright.ledger.columns import _sha, ipc_bytes, ipc_table, latest_scores
 from labelwright.ledger.history import History
 from labelwright.ledger.schema import transaction
-from labelwright.ledger.sql import SALT_COLUMN, SqlLedger, _sha, ipc_bytes, ipc_table
+from labelwright.ledger.sql import SqlLedger
+from labelwright.ledger.verify import attached_digest
 from labelwright.types import KEY_SHIFT, NO_LABEL, Verdict
+
+ERASED = "(erased)"
 
 
 def revert(
@@ -40,7 +44,8 @@ def revert(
     found.sort(key=lambda f: f["key"])
     codes = {name: code for code, name in enumerate(ledger.classes)}
     given = np.array([codes.get(f["given_label"], NO_LABEL) for f in found], np.int64)
-    score = _scores(ledger, [f["key"] for f in found])
+    scores = latest_scores(ledger.engine, [f["key"] for f in found])
+    score = [scores[f["key"]] for f in found]
     columns = {
         "key": np.array([f["key"] for f in found], np.int64),
         "verdict": np.full(len(found), int(Verdict.REJECTED if drop else Verdict.TRUSTED)),
@@ -56,44 +61,49 @@ def revert(
     return found
 
 
-def _scores(ledger: SqlLedger, keys: list[int]) -> list[float]:
-    table = schema.verdicts
-    with transaction(ledger.engine, writes=False) as connection:
-        latest = {}
-        for key in keys:
-            statement = select(table.c.score).where(table.c.key == key).order_by(table.c.seq.desc()).limit(1)
-            latest[key] = float(connection.execute(statement).scalar() or 0.0)
-    return [latest[key] for key in keys]
-
-
 def erase_rows(ledger: SqlLedger, ids: list[str], *, who: str = "user") -> int:
     """Forget the content of rows (a person's right): their columns and salts become null, their digests stay, so the
-    chain still holds. Verdicts and row ids stay. Returns how many rows were erased. Raises DataError when none is known.
+    chain still holds. Verdicts and row ids stay. What was kept of rows with these ids that were set aside goes too.
+    Returns how many rows were erased. Raises DataError when none is known.
     """
     history = History(ledger.engine)
-    keys = [key for row_id in ids for key in history.find(row_id)]
-    if not keys:
-        raise DataError(f"none of the rows {ids} is in this ledger; 'labelwright export --all' lists every id")
-    table, left = schema.payloads, {}
+    keys = sorted({key for row_id in ids for key in history.find(row_id)})
+    table = schema.aside
     with transaction(ledger.engine, writes=True) as connection:
-        for number in sorted({key >> KEY_SHIFT for key in keys}):
-            data = connection.execute(select(table.c.data).where(table.c.number == number)).scalar()
-            if data is None:
-                continue
-            held = ipc_table(data)
-            gone = [key & ((1 << KEY_SHIFT) - 1) for key in keys if key >> KEY_SHIFT == number]
-            mask = np.ones(held.num_rows, bool)
-            mask[gone] = False
-            keep = pa.array(np.where(mask, np.arange(held.num_rows), 0), mask=~mask)
-            erased = held.take(keep).replace_schema_metadata(held.schema.metadata)
-            left[str(number)] = _sha(ipc_bytes(erased))
-            connection.execute(update(table).where(table.c.number == number).values(data=ipc_bytes(erased)))
-        ledger._enter(connection, "erase", {"keys": sorted(keys), "who": who, "payloads": left})
+        mine = select(table.c.seq, table.c.position).where(table.c.id.in_(ids))
+        asides = [(int(seq), int(position)) for seq, position in connection.execute(mine)]
+        if not keys and not asides:
+            raise DataError(f"none of the rows {ids} is in this ledger; 'labelwright export --all' lists every id")
+        payloads = _erased_payloads(connection, keys)
+        for seq, position in asides:
+            here = (table.c.seq == seq) & (table.c.position == position)
+            connection.execute(update(table).where(here).values(content=ERASED))
+        left = {str(seq): attached_digest(connection, seq) for seq in sorted({seq for seq, _ in asides})}
+        body = {"keys": keys, "who": who, "payloads": payloads, "aside": left}
+        ledger._enter(connection, "erase", body)
     if ledger.engine.dialect.name == "sqlite":
         with ledger.engine.connect() as connection:
-            connection.exec_driver_sql("COMMIT")
-            connection.exec_driver_sql("VACUUM")
-    return len(keys)
+            for order in ("COMMIT", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):  # no old page is left behind
+                connection.exec_driver_sql(order)
+    return len(keys) + len(asides)
 
 
-__all__ = ["SALT_COLUMN", "erase_rows", "revert"]
+def _erased_payloads(connection: Connection, keys: list[int]) -> dict[str, str]:
+    """Erase these rows from what is stored of their batches: batch number -> digest of what is left."""
+    table, left = schema.payloads, {}
+    for number in sorted({key >> KEY_SHIFT for key in keys}):
+        data = connection.execute(select(table.c.data).where(table.c.number == number)).scalar()
+        if data is None:
+            continue
+        held = ipc_table(data)
+        gone = [key & ((1 << KEY_SHIFT) - 1) for key in keys if key >> KEY_SHIFT == number]
+        mask = np.ones(held.num_rows, bool)
+        mask[gone] = False
+        keep = pa.array(np.where(mask, np.arange(held.num_rows), 0), mask=~mask)
+        erased = ipc_bytes(held.take(keep).replace_schema_metadata(held.schema.metadata))
+        left[str(number)] = _sha(erased)
+        connection.execute(update(table).where(table.c.number == number).values(data=erased))
+    return left
+
+
+__all__ = ["erase_rows", "revert"]

@@ -13,8 +13,8 @@ from sqlalchemy import Engine, func, select
 
 from labelwright.errors import DataError, LedgerError
 from labelwright.ledger import schema
+from labelwright.ledger.columns import SALT_COLUMN, ipc_table
 from labelwright.ledger.schema import transaction
-from labelwright.ledger.sql import SALT_COLUMN, ipc_table
 from labelwright.packing import unpack
 from labelwright.types import KEY_SHIFT, NO_LABEL, Floats, Ints, Verdict
 
@@ -85,6 +85,12 @@ class History:
         found = self._rows(select(table.c.number).where(table.c.batch == batch_id, table.c.kind == "batch"))
         return int(found[0][0]) if found else None
 
+    def batch_name(self, number: int) -> str:
+        """The id of batch ``number``, or "" when there is none."""
+        table = schema.entries
+        found = self._rows(select(table.c.batch).where(table.c.number == number, table.c.kind == "batch"))
+        return str(found[0][0]) if found else ""
+
     def records(self, number: int) -> Records:
         """The latest word on each row of batch ``number``."""
         table, low = schema.verdicts, number << KEY_SHIFT
@@ -130,24 +136,29 @@ class History:
         table = ipc_table(data[0][0])
         return table.drop_columns([SALT_COLUMN])
 
-    def at(self, keys: Ints) -> tuple[Ints, pa.Table | None]:
-        """(found keys, their rows as the user gave them), batch by batch; erased and reverted rows are not found."""
-        gone = self.reverted()
-        found, parts = [], []
+    def each_at(self, keys: Ints, *, reverted: bool = False) -> Iterator[tuple[Ints, pa.Table]]:
+        """(found keys, their rows as the user gave them), batch by batch; erased rows are not found, nor those whose
+        correction was reverted, unless ``reverted``."""
+        gone = set() if reverted else self.reverted()
         for number in np.unique(keys >> KEY_SHIFT):
             data = self._rows(select(schema.payloads.c.data).where(schema.payloads.c.number == int(number)))
             if not data or data[0][0] is None:
                 continue
             table = ipc_table(data[0][0])
             here = keys[keys >> KEY_SHIFT == number]
-            here = here[[int(key) not in gone for key in here]]
+            here = here[np.array([int(key) not in gone for key in here], bool)]
             part = table.take(here & ((1 << KEY_SHIFT) - 1))
             held = ~np.asarray(part.column(SALT_COLUMN).is_null())
-            found.append(here[held])
-            parts.append(part.filter(pa.array(held)).drop_columns([SALT_COLUMN]))
+            yield here[held], part.filter(pa.array(held)).drop_columns([SALT_COLUMN])
+
+    def at(self, keys: Ints, *, reverted: bool = False) -> tuple[Ints, pa.Table | None]:
+        """As :meth:`each_at`, in one table (None: no rows)."""
+        from labelwright.tables import together
+
+        parts = list(self.each_at(keys, reverted=reverted))
         if not parts:
             return np.empty(0, np.int64), None
-        return np.concatenate(found), pa.concat_tables(parts, promote_options="permissive")
+        return np.concatenate([found for found, _ in parts]), together([table for _, table in parts])
 
     def encoder(self) -> bytes | None:
         """How features are made, or None."""
@@ -203,6 +214,10 @@ class History:
         v, e = schema.verdicts, schema.entries
         found = self._rows(select(v.c.key).join(e, e.c.seq == v.c.seq).where(e.c.kind == "revert"))
         return {int(k) for (k,) in found}
+
+    def erased(self) -> set[int]:
+        """Keys of rows whose content was erased."""
+        return {int(key) for entry in self.entries("erase") for key in entry["body"]["keys"]}
 
     def questions(self) -> list[dict[str, Any]]:
         """Every question with its answer (None while open), in the order asked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,13 +126,22 @@ def open_engine(url: str) -> Engine:
         engine = create_engine(url)
     except (SQLAlchemyError, ModuleNotFoundError) as error:
         raise SettingsError(
-            f"the ledger address {url!r} cannot be used ({error}); expected e.g. sqlite:///state/ledger.db, or "
+            f"the ledger address {without_password(url)!r} cannot be used ({error}); expected e.g. sqlite:///state/ledger.db, or "
             "postgresql+psycopg://user@host/name with the 'postgres' extra installed"
         ) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def without_password(url: str) -> str:
+    """The address as it may be shown.
+
+    >>> without_password("postgresql://ann:secret@host/db")
+    'postgresql://ann:***@host/db'
+    """
+    return re.sub(r"://([^:@/]*):[^@]*@", r"://\1:***@", url)
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

@@ -10,18 +10,42 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from sqlalchemy import Connection, Engine, Table, func, select
+from sqlalchemy import Connection, Engine, func, select
 
-from labelwright.errors import LedgerError, SettingsError
+from labelwright.errors import SettingsError
 from labelwright.ledger import schema
 from labelwright.ledger.chain import SALT_BYTES, START, Attached, canonical, entry_chain, row_digests
+from labelwright.ledger.columns import (
+    KEPT_SNAPSHOTS,
+    SALT_COLUMN,
+    _joined,
+    _queries_from,
+    _question_columns,
+    _sha,
+    _take,
+    _verdict_columns,
+    given_labels,
+    insert_columns,
+    ipc_bytes,
+    latest_scores,
+)
 from labelwright.ledger.schema import transaction
 from labelwright.loop import Parts, answers_about
 from labelwright.packing import pack
-from labelwright.types import NO_LABEL, Answer, Answers, Batch, Corrections, Floats, Ints, Queries, Rows, Split, Verdict
-
-SALT_COLUMN = "__salt__"
-KEPT_SNAPSHOTS = 2
+from labelwright.types import (
+    KEY_SHIFT,
+    NO_LABEL,
+    Answer,
+    Answers,
+    Batch,
+    Corrections,
+    Floats,
+    Ints,
+    Queries,
+    Rows,
+    Split,
+    Verdict,
+)
 
 
 def now() -> str:
@@ -52,6 +76,9 @@ class SqlLedger:
                 select(schema.entries.c.seq, schema.entries.c.chain).order_by(schema.entries.c.seq.desc()).limit(1)
             ).first()
             first = connection.execute(select(schema.entries.c.body).where(schema.entries.c.seq == 1)).scalar()
+        if first is not None and classes is not None and not self._started():
+            self._clear()
+            last = first = None
         self.seq, self.head = (int(last[0]), str(last[1])) if last else (0, START)
         if first is None:
             self.settings = dict(settings)
@@ -63,6 +90,18 @@ class SqlLedger:
             self.settings, self.classes = held["settings"], tuple(held["classes"])
             self._refuse_other(settings, classes)
         self._position()
+
+    def _started(self) -> bool:
+        """Whether a batch was recorded."""
+        table = schema.entries
+        with transaction(self.engine, writes=False) as connection:
+            return connection.execute(select(table.c.seq).where(table.c.kind == "batch").limit(1)).first() is not None
+
+    def _clear(self) -> None:
+        """Forget a start that came to nothing (no batch was judged), so that other settings may be tried."""
+        with transaction(self.engine, writes=True) as connection:
+            for table in schema.metadata.sorted_tables:
+                connection.execute(table.delete())
 
     def _refuse_other(self, settings: Mapping[str, Any], classes: Sequence[str] | None) -> None:
         wanted = json.loads(canonical(dict(settings)))
@@ -76,6 +115,11 @@ class SqlLedger:
             raise SettingsError(
                 f"the state knows the classes {list(self.classes)}, now they are {list(classes)}; use another --state folder"
             )
+
+    @property
+    def recorded(self) -> int | None:
+        """The number of a batch that was recorded and not committed, because of a stop."""
+        return self._recorded
 
     def _position(self) -> None:
         """The next batch number, and whether the last recorded batch still lacks its commit."""
@@ -135,22 +179,46 @@ class SqlLedger:
                 "expert": [answer.expert],
                 "cost": [float(answer.cost)],
             }
-            self._enter(connection, "answer", {}, attach={"answers": columns})
+            number = answer.key >> KEY_SHIFT
+            self._enter(connection, "answer", {}, number=number, attach={"answers": columns})
         self._open = self._open.take(self._open.rows.keys != answer.key)
 
     def commit(self, batch: Batch, split: Split, answers: Answers, fixed: Corrections, parts: Parts) -> None:
         """Write final labels, the parts' state and the position in one transaction."""
+        at = {int(key): i for i, key in enumerate(split.rows.keys)}
+        given = [int(split.given[at[int(k)]]) for k in fixed.rows.keys]
+        believed = {
+            int(k): float(split.label_score[at[int(k)]]) for k in (*answers.rows.keys, *fixed.rows.keys) if int(k) in at
+        }
+        self._settle(batch.id, batch.number, answers, fixed, np.array(given, np.int64), believed, parts)
+        self._recorded, self.next_number, self.facts = None, batch.number + 1, {}
+
+    def settle(self, answers: Answers, parts: Parts) -> None:
+        """Write late answers' labels and the parts' state in one transaction."""
+        none = Corrections.none(answers.rows.X.shape[1])
+        self._settle(None, self.next_number - 1, answers, none, none.rows.y, {}, parts)
+
+    def _settle(
+        self,
+        batch: str | None,
+        number: int,
+        answers: Answers,
+        fixed: Corrections,
+        given: Ints,
+        believed: Mapping[int, float],
+        parts: Parts,
+    ) -> None:
+        """One commit. given: (n,) of the corrected rows. believed: key -> score, of the rows that were judged just now."""
         data = pack({name: part.state() for name, part in parts.items()})
         said = np.where(answers.label == NO_LABEL, int(Verdict.REJECTED), int(Verdict.ASKED))
-        at = {int(key): i for i, key in enumerate(split.rows.keys)}
-        score = np.array([self._score(split, at, int(k)) for k in (*answers.rows.keys, *fixed.rows.keys)], float)
-        given = [int(split.given[at[int(k)]]) for k in fixed.rows.keys]
+        key = np.concatenate([answers.rows.keys, fixed.rows.keys])
+        earlier = latest_scores(self.engine, [int(k) for k in key if int(k) not in believed])
         columns: dict[str, Any] = {
-            "key": np.concatenate([answers.rows.keys, fixed.rows.keys]),
+            "key": key,
             "verdict": np.concatenate([said, np.full(len(fixed), int(Verdict.CORRECTED))]),
-            "given": np.concatenate([answers.rows.y, np.array(given, np.int64)]),
+            "given": np.concatenate([answers.rows.y, given]),
             "label": np.concatenate([answers.label, fixed.rows.y]),
-            "score": score,
+            "score": np.array([{**earlier, **believed}[int(k)] for k in key], float),
             "proba": np.concatenate([np.where(answers.label == NO_LABEL, 0.0, 1.0), fixed.probability.astype(float)]),
             "decider": [*answers.experts, *([fixed.by] * len(fixed))],
         }
@@ -158,26 +226,18 @@ class SqlLedger:
         columns = {name: _take(column, order) for name, column in columns.items()}
         body = {"answers": len(answers), "corrections": len(fixed), "snapshot": _sha(data), "facts": self.facts}
         with transaction(self.engine, writes=True) as connection:
-            merged = self._merge_columns(connection, answers)
-            seq = self._enter(
-                connection,
-                "commit",
-                body,
-                batch=batch.id,
-                number=batch.number,
-                attach={"verdicts": columns, "merged": merged},
-            )
-            table = schema.snapshots
-            connection.execute(table.insert().values(seq=seq, data=data))
-            commits = select(schema.entries.c.seq).where(schema.entries.c.kind == "commit")
-            held = select(table.c.seq).where(table.c.seq.in_(commits)).order_by(table.c.seq.desc())
-            old = connection.execute(held).scalars().all()[KEPT_SNAPSHOTS:]
-            connection.execute(table.delete().where(table.c.seq.in_(old)))
-        self._recorded, self.next_number, self.facts = None, batch.number + 1, {}
+            attach = {"verdicts": columns, "merged": self._merge_columns(connection, answers)}
+            seq = self._enter(connection, "commit", body, batch=batch, number=number, attach=attach)
+            self._keep_snapshot(connection, seq, data)
 
-    @staticmethod
-    def _score(split: Split, at: Mapping[int, int], key: int) -> float:
-        return float(split.label_score[at[key]]) if key in at else 0.0
+    def _keep_snapshot(self, connection: Connection, seq: int, data: bytes) -> None:
+        """Keep the newest commits' snapshots, drop older ones."""
+        table = schema.snapshots
+        connection.execute(table.insert().values(seq=seq, data=data))
+        commits = select(schema.entries.c.seq).where(schema.entries.c.kind == "commit")
+        held = select(table.c.seq).where(table.c.seq.in_(commits)).order_by(table.c.seq.desc())
+        old = connection.execute(held).scalars().all()[KEPT_SNAPSHOTS:]
+        connection.execute(table.delete().where(table.c.seq.in_(old)))
 
     def _merge_columns(self, connection: Connection, answers: Answers) -> dict[str, Any]:
         keys = [int(k) for k in answers.rows.keys]
@@ -199,12 +259,18 @@ class SqlLedger:
             self._enter(connection, "measure", dict(facts), number=number)
 
     def set_aside(self, batch_id: str, bad: Sequence[tuple[int, str, str, str]]) -> None:
-        """Write down rows that could not be used: (position, id, reason, content). Once a batch."""
-        table = schema.entries
-        mine = select(table.c.seq).where(table.c.batch == batch_id, table.c.kind == "aside").limit(1)
+        """Write down rows that could not be used: (position, id, reason, content). Once each, however often delivered."""
+        table, entries = schema.aside, schema.entries
+        mine = (
+            select(table.c.position, table.c.id)
+            .join(entries, entries.c.seq == table.c.seq)
+            .where(entries.c.batch == batch_id, entries.c.kind == "aside")
+        )
         with transaction(self.engine, writes=False) as connection:
-            if connection.execute(mine).first() is not None:
-                return
+            known = {(int(position), str(row_id)) for position, row_id in connection.execute(mine)}
+        bad = [b for b in bad if (b[0], b[1]) not in known]
+        if not bad:
+            return
         columns = {
             "position": [b[0] for b in bad],
             "id": [b[1] for b in bad],
@@ -281,108 +347,3 @@ class SqlLedger:
         values = {"number": batch.number, "seq": self.seq + 1, "data": data, "digests": digests}
         connection.execute(schema.payloads.insert().values(**values))
         return digests, _sha(data)
-
-
-def ipc_bytes(table: pa.Table) -> bytes:
-    """An Arrow table as compressed IPC bytes."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue().to_pybytes())
-
-
-def ipc_table(data: bytes) -> pa.Table:
-    """The table of :func:`ipc_bytes`. Raises LedgerError when damaged."""
-    try:
-        return pa.ipc.open_stream(data).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise LedgerError(f"stored rows cannot be read ({error}); run 'labelwright verify'") from error
-
-
-def insert_columns(connection: Connection, table: Table, columns: Mapping[str, Any]) -> None:
-    """Insert many rows, given column by column, by the driver's own executemany."""
-    mark = "?" if connection.dialect.name == "sqlite" else "%s"
-    names = ", ".join(columns)
-    marks = ", ".join([mark] * len(columns))
-    lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in columns.values()]
-    connection.exec_driver_sql(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", list(zip(*lists, strict=True)))
-
-
-def given_labels(engine: Engine, keys: Ints) -> Ints:
-    """(n,) the given label of each row, as first recorded."""
-    table = schema.verdicts
-    out: dict[int, int] = {}
-    with transaction(engine, writes=False) as connection:
-        for start in range(0, len(keys), 500):
-            part = [int(k) for k in keys[start : start + 500]]
-            for key, given in connection.execute(select(table.c.key, table.c.given).where(table.c.key.in_(part))):
-                out[int(key)] = int(given)
-    return np.array([out[int(k)] for k in keys], np.int64)
-
-
-def _verdict_columns(batch: Batch, split: Split) -> dict[str, Any]:
-    """The verdicts of a split as table columns, by key; rows that merely wait on in the buffer say nothing new."""
-    kept = split.kept
-    label = np.where(kept, split.label, NO_LABEL)
-    believed = split.posterior
-    proba = np.where(kept, believed[np.arange(len(split)), np.maximum(label, 0)], believed.max(axis=1, initial=0.0))
-    words = np.array([split.deciders.get(int(v), "selector") for v in Verdict], dtype=object)
-    words[Verdict.ASKED] = "pending"
-    decider = words[split.verdict]
-    decider[split.clean] = "owner"
-    news = (split.verdict != Verdict.BUFFERED) | np.isin(split.rows.keys, batch.keys)
-    at = np.flatnonzero(news)[np.argsort(split.rows.keys[news], kind="stable")]
-    return {
-        "key": split.rows.keys[at],
-        "verdict": split.verdict[at],
-        "given": split.given[at],
-        "label": label[at],
-        "score": split.label_score[at].astype(float),
-        "proba": proba[at].astype(float),
-        "decider": decider[at].tolist(),
-    }
-
-
-def _question_columns(queries: Queries) -> dict[str, Any]:
-    queries = queries.take(np.argsort(queries.rows.keys, kind="stable"))
-    return {
-        "key": queries.rows.keys,
-        "value": np.nan_to_num(queries.value.astype(float)),
-        "suggestion": queries.suggestion,
-        "confidence": queries.confidence.astype(float),
-        "why": [queries.why] * len(queries),
-    }
-
-
-def _queries_from(asked: Sequence[Any], rows: Rows) -> Queries:
-    here = {int(k) for k in rows.keys}
-    asked = [row for row in asked if int(row.key) in here]
-    return Queries(
-        rows,
-        np.array([row.value for row in asked], float),
-        np.array([row.suggestion for row in asked], np.int64),
-        np.array([row.confidence for row in asked], float),
-        asked[0].why if asked else "",
-    )
-
-
-def _joined(one: Queries, two: Queries) -> Queries:
-    if not len(one):
-        return two
-    return Queries(
-        one.rows.plus(two.rows),
-        np.concatenate([one.value, two.value]),
-        np.concatenate([one.suggestion, two.suggestion]),
-        np.concatenate([one.confidence, two.confidence]),
-        two.why or one.why,
-    )
-
-
-def _take(column: Any, order: Ints) -> Any:
-    return column[order] if isinstance(column, np.ndarray) else [column[i] for i in order]
-
-
-def _sha(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select
@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from labelwright.errors import LedgerError
 from labelwright.ledger import schema
 from labelwright.ledger.chain import DIGEST_BYTES, SALT_BYTES, START, Attached, entry_chain, row_digests
+from labelwright.ledger.columns import KEPT_SNAPSHOTS, SALT_COLUMN, _sha, ipc_table
 from labelwright.ledger.schema import plain
-from labelwright.ledger.sql import SALT_COLUMN, _sha, ipc_table
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def verify(engine: Engine, *, head: str | None = None) -> tuple[int, str, list[F
             findings += list(_damage(connection))
             expected, stored = 1, _Stored()
             for entry in connection.execute(select(schema.entries).order_by(schema.entries.c.seq)).yield_per(500):
-                findings += list(_entry(connection, entry, previous, expected))
                 stored.read(entry)
+                findings += [stored.named(entry, f) for f in _readable(connection, entry, previous, expected, stored)]
                 count, previous, expected = count + 1, entry.chain, entry.seq + 1
                 seen = seen or entry.chain == head
             findings += [*stored.findings(connection), *_strays(connection, expected - 1)]
@@ -64,17 +64,27 @@ def _damage(connection: Connection) -> Iterator[Finding]:
                 yield Finding(0, None, f"the database file is damaged: {line}")
 
 
-def _entry(connection: Connection, entry: Any, previous: str, expected: int) -> Iterator[Finding]:
+def _readable(connection: Connection, entry: Any, previous: str, expected: int, stored: _Stored) -> Iterator[Finding]:
+    """What :func:`_entry` finds; a value that cannot even be read is a finding too."""
+    try:
+        yield from _entry(connection, entry, previous, expected, stored)
+    except (DBAPIError, LedgerError, ValueError, TypeError, OverflowError) as error:
+        yield Finding(entry.seq, entry.batch, f"the {entry.kind} entry's rows or models cannot be read: {plain(error)}")
+
+
+def _entry(connection: Connection, entry: Any, previous: str, expected: int, stored: _Stored) -> Iterator[Finding]:
     if entry.seq != expected:
         yield Finding(entry.seq, entry.batch, f"entries {expected} to {entry.seq - 1} are missing before it")
     fields = (entry.seq, entry.kind, entry.batch, entry.number, entry.at, entry.body, entry.attached)
     if entry_chain(previous, fields) != entry.chain:
         yield Finding(entry.seq, entry.batch, f"the {entry.kind} entry was edited")
     try:
-        held = _attached(connection, entry)
+        held = attached_digest(connection, entry.seq)
     except (TypeError, ValueError, OverflowError, AttributeError):
         held = "values of another type"
-    if held != entry.attached:
+    if entry.kind == "aside":
+        stored.asides[entry.seq] = (held, entry.attached, entry.batch)
+    elif held != entry.attached:
         yield Finding(entry.seq, entry.batch, f"rows of the {entry.kind} entry were edited, added or removed")
     if entry.kind == "batch":
         yield from _payload(connection, entry)
@@ -84,18 +94,18 @@ def _entry(connection: Connection, entry: Any, previous: str, expected: int) -> 
             yield Finding(entry.seq, entry.batch, "the stored models were edited")
 
 
-def _attached(connection: Connection, entry: Any) -> str:
+def attached_digest(connection: Connection, seq: int) -> str:
+    """Digest of the rows that other tables hold for an entry."""
     digest = Attached()
     for name, table in schema.ATTACHED.items():
         columns = [c for c in table.c if c.name != "seq"]
         order = next(table.c[name] for name in ("key", "position", "answer") if name in table.c)
-        rows = connection.execute(select(*columns).where(table.c.seq == entry.seq).order_by(order)).all()
+        rows = connection.execute(select(*columns).where(table.c.seq == seq).order_by(order)).all()
         digest.table(name, [list(column) for column in zip(*rows, strict=True)])
-    if entry.kind == "batch":
-        table = schema.payloads
-        digests = connection.execute(select(table.c.digests).where(table.c.seq == entry.seq)).scalar()
-        if digests:
-            digest.add(digests)
+    table = schema.payloads
+    digests = connection.execute(select(table.c.digests).where(table.c.seq == seq)).scalar()
+    if digests:
+        digest.add(digests)
     return digest.hex()
 
 
@@ -128,8 +138,12 @@ class _Stored:
 
     def __init__(self) -> None:
         self.payloads: dict[int, tuple[str, int, str | None]] = {}
-        self.models: tuple[int, str | None] | None = None
+        self.models: list[tuple[int, str | None]] = []
+        self.encoder: int | None = None
         self.holders: set[int] = set()
+        self.asides: dict[int, tuple[str, str, str | None]] = {}
+        self.erased: dict[int, str] = {}
+        self.names: dict[int, str] = {}
 
     def read(self, entry: Any) -> None:
         """Take in one entry."""
@@ -139,14 +153,22 @@ class _Stored:
             return  # the chain has told already
         if entry.kind == "batch":
             self.payloads[entry.number] = (body.get("payload", ""), entry.seq, entry.batch)
+            self.names[entry.number] = entry.batch
         if entry.kind == "erase":
             for number, digest in body.get("payloads", {}).items():
                 _, seq, batch = self.payloads.get(int(number), ("", entry.seq, None))
                 self.payloads[int(number)] = (digest, seq, batch)
+            self.erased |= {int(seq): digest for seq, digest in body.get("aside", {}).items()}
         if entry.kind == "commit":
-            self.models = (entry.seq, entry.batch)
+            self.models = [*self.models, (entry.seq, entry.batch)][-KEPT_SNAPSHOTS:]
+        if entry.kind == "encoder":
+            self.encoder = entry.seq
         if entry.kind in ("commit", "encoder"):
             self.holders.add(entry.seq)
+
+    def named(self, entry: Any, finding: Finding) -> Finding:
+        """The finding with the name of its batch, where the entry says its number only."""
+        return replace(finding, batch=finding.batch or self.names.get(entry.number))
 
     def findings(self, connection: Connection) -> Iterator[Finding]:
         """Compare with what is stored."""
@@ -158,8 +180,14 @@ class _Stored:
         for number in held - set(self.payloads):
             yield Finding(0, None, f"stored rows of an unknown batch {number} were added")
         models = {seq for (seq,) in connection.execute(select(schema.snapshots.c.seq))}
-        if self.models is not None and self.models[0] not in models:
-            yield Finding(*self.models, "the stored models were removed")
+        for seq, batch in self.models:
+            if seq not in models:
+                yield Finding(seq, batch, "the stored models were removed")
+        if self.encoder is not None and self.encoder not in models:
+            yield Finding(self.encoder, None, "the stored encoder was removed")
+        for seq, (digest, written, batch) in self.asides.items():
+            if digest != self.erased.get(seq, written):
+                yield Finding(seq, batch, "rows of the aside entry were edited, added or removed")
         for seq in models - self.holders:
             yield Finding(seq, None, "stored models were added")
 

@@ -4,7 +4,7 @@
 set aside, :func:`row_bytes` identifies rows by content, :func:`write_table` writes.
 """
 
-from labelwright.tables.arrow import NOT_A_NUMBER
+from labelwright.tables.arrow import NOT_A_NUMBER, together, widened
 from labelwright.tables.checks import bad_feature_rows
 from labelwright.tables.chunked import TableSource
 from labelwright.tables.columns import MAX_CATEGORIES, State
@@ -32,7 +32,9 @@ __all__ = [
     "bad_feature_rows",
     "open_source",
     "row_bytes",
+    "together",
     "vector_column",
+    "widened",
     "write_bytes",
     "write_table",
     "write_tables",

@@ -64,6 +64,24 @@ def concatenated(tables: list[pa.Table]) -> pa.Table:
     return pa.Table.from_arrays(columns, names=tables[0].column_names)
 
 
+def widened(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """The column as a wider type, or as text."""
+    cast = cast_or_none(column, kind)
+    return cast if cast is not None else pc.cast(as_text(column), kind)
+
+
+def together(tables: list[pa.Table]) -> pa.Table:
+    """One table with the columns of all; where a table lacks one, it is missing."""
+    names = list(dict.fromkeys(name for table in tables for name in table.column_names))
+    filled = []
+    for table in tables:
+        for name in names:
+            if name not in table.column_names:
+                table = table.append_column(name, pa.nulls(table.num_rows))
+        filled.append(table.select(names))
+    return concatenated(filled)
+
+
 def is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
