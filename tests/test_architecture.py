@@ -16,8 +16,8 @@ ROOT = Path(labelwright.__file__).parent
 LEVELS = [
     "errors types truth safe packing",
     "posterior queries experts learners bootstrap selection imitation copynet noise tables datasets ledger",
-    "loop baselines recipes estimators audit exports streams settings",
-    "bench runner report web trust scale",
+    "loop baselines recipes estimators exports streams settings",
+    "auditing bench runner report web trust scale",
     "cli __init__ __main__",
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms.split()}

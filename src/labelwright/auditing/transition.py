@@ -1,0 +1,184 @@
+"""How labels go wrong, from counts of (true, given) pairs, for any number of classes.
+
+Counts are kept as the pairs that occur, so 10,000 classes need no 10,000 x 10,000 matrix. Rates are shrunk by
+empirical Bayes: the error rate of a class towards that of all classes, and its wrong labels towards "every wrong label
+alike"; how strongly is read off the counts themselves (beta-binomial and Dirichlet-multinomial likelihoods).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from scipy.special import gammaln
+
+from labelwright.types import Floats, Ints
+
+_STRENGTHS = np.geomspace(0.5, 3000.0, 14)
+_FEW_CELLS = 65_536
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Weighted counts of (true, given) pairs, sorted by ``code = true * classes + given``.
+
+    >>> pairs = Pairs.of(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
+    >>> pairs.dense().tolist()
+    [[1.0, 1.0], [0.0, 1.0]]
+    """
+
+    code: Ints
+    count: Floats
+    classes: int
+
+    @staticmethod
+    def of(true: Ints, given: Ints, classes: int, weight: Floats | None = None) -> Pairs:
+        """Counts of pairs (n,), each of weight 1 or ``weight`` (n,)."""
+        code = np.asarray(true, np.int64) * classes + given
+        if classes * classes <= max(_FEW_CELLS, 4 * len(code)):
+            count = np.bincount(code, weight, minlength=classes * classes).astype(float)
+            kept = np.flatnonzero(count)
+            return Pairs(kept, count[kept], classes)
+        kept, place = np.unique(code, return_inverse=True)
+        return Pairs(kept, np.bincount(place, weight, minlength=len(kept)).astype(float), classes)
+
+    @staticmethod
+    def from_dense(counts: Floats) -> Pairs:
+        """From a (K, K) matrix ``counts[true, given]``."""
+        kept = np.flatnonzero(counts)
+        return Pairs(kept, counts.ravel()[kept].astype(float), len(counts))
+
+    @property
+    def true(self) -> Ints:
+        """True class of each pair."""
+        return self.code // self.classes
+
+    @property
+    def given(self) -> Ints:
+        """Given class of each pair."""
+        return self.code % self.classes
+
+    def plus(self, other: Pairs) -> Pairs:
+        """The sum of both counts."""
+        true, given = np.concatenate([self.true, other.true]), np.concatenate([self.given, other.given])
+        return Pairs.of(true, given, self.classes, np.concatenate([self.count, other.count]))
+
+    def dense(self) -> Floats:
+        """(K, K) ``counts[true, given]``."""
+        out = np.zeros(self.classes * self.classes)
+        out[self.code] = self.count
+        return out.reshape(self.classes, self.classes)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """P(given | true), shrunk.
+
+    wrong: (K,) probability that a row of each true class is labelled wrong. strength: how many rows the belief
+    "every wrong label alike" weighs. seen: (K,) wrong labels counted per true class. pairs: the off-diagonal counts.
+
+    >>> counts = np.array([[90.0, 10.0, 0.0], [0.0, 100.0, 0.0], [0.0, 0.0, 100.0]])
+    >>> t = Transition.fitted(Pairs.from_dense(counts))
+    >>> bool(t.dense()[0, 1] > 5 * t.dense()[0, 2]), t.dense().sum(axis=1).round(6).tolist()
+    (True, [1.0, 1.0, 1.0])
+    """
+
+    wrong: Floats
+    strength: float
+    seen: Floats
+    pairs: Pairs
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.wrong)
+
+    @staticmethod
+    def fitted(pairs: Pairs) -> Transition:
+        """Rates from counts, by empirical Bayes."""
+        k, true = pairs.classes, pairs.true
+        off = true != pairs.given
+        errors = np.bincount(true[off], pairs.count[off], minlength=k)
+        rows = np.bincount(true, pairs.count, minlength=k)
+        rate = min(max(float(errors.sum()), 0.5) / max(float(rows.sum()), 1.0), 0.99)
+        pull = _rate_strength(errors, rows, rate)
+        wrong = (errors + pull * rate) / (rows + pull)
+        apart = Pairs(pairs.code[off], pairs.count[off], k)
+        return Transition(wrong, _spread_strength(apart, errors) if k > 2 else 1.0, errors, apart)
+
+    def of(self, true: Ints, given: Ints) -> Floats:
+        """``P(given | true)`` for arrays of the same shape (or broadcast); float64."""
+        true, given = np.broadcast_arrays(true, given)
+        k = self.classes
+        count = np.zeros(true.shape)
+        if len(self.pairs.code):
+            code = true.astype(np.int64) * k + given
+            at = np.minimum(np.searchsorted(self.pairs.code, code), len(self.pairs.code) - 1)
+            count = np.where(self.pairs.code[at] == code, self.pairs.count[at], 0.0)
+        alike = self.strength / max(k - 1, 1)
+        off = self.wrong[true] * (count + alike) / (self.seen[true] + self.strength)
+        return np.where(true == given, 1.0 - self.wrong[true], off)
+
+    def dense(self) -> Floats:
+        """(K, K) ``transition[true, given]``, rows sum to one."""
+        grid = np.arange(self.classes)
+        return self.of(grid[:, None], grid[None, :])
+
+    @cached_property
+    def log_given(self) -> Floats:
+        """(K, K) float32 ``log P(given | true)`` indexed ``[given, true]``, ready to be taken by given label."""
+        return np.ascontiguousarray(np.log(np.maximum(self.dense().T, _TINY)), np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """JSON values that :meth:`restored` needs."""
+        return {
+            "wrong": self.wrong.tolist(),
+            "strength": self.strength,
+            "seen": self.seen.tolist(),
+            "code": self.pairs.code.tolist(),
+            "count": self.pairs.count.tolist(),
+        }
+
+    @staticmethod
+    def restored(state: Mapping[str, Any]) -> Transition:
+        """As it was when :meth:`state` was called."""
+        wrong = np.array(state["wrong"], float)
+        pairs = Pairs(np.array(state["code"], np.int64), np.array(state["count"], float), len(wrong))
+        return Transition(wrong, float(state["strength"]), np.array(state["seen"], float), pairs)
+
+
+def _rate_strength(errors: Floats, rows: Floats, rate: float) -> float:
+    """How many rows the common error rate weighs in each class: beta-binomial likelihood over a grid."""
+    s = _STRENGTHS[:, None]
+    a, b = s * rate, s * (1 - rate)
+    score = gammaln(errors + a) + gammaln(rows - errors + b) - gammaln(rows + s) - gammaln(a) - gammaln(b) + gammaln(s)
+    return float(_STRENGTHS[score.sum(axis=1).argmax()])
+
+
+def _spread_strength(pairs: Pairs, errors: Floats) -> float:
+    """How many wrong labels "all alike" weighs: Dirichlet-multinomial likelihood; pairs never seen add nothing to it."""
+    s = _STRENGTHS[:, None]
+    alike = s / (pairs.classes - 1)
+    score = (gammaln(pairs.count + alike) - gammaln(alike)).sum(axis=1)
+    score = score + (gammaln(s) - gammaln(errors + s)).sum(axis=1)
+    return float(_STRENGTHS[score.argmax()])
+
+
+def wilson(share: Floats | float, rows: Floats | float, level: float = 0.95) -> tuple[Any, Any]:
+    """Wilson's interval of shares counted on ``rows``; (0, 1) where there are none.
+
+    >>> low, high = wilson(0.5, 100.0)
+    >>> round(float(low), 3), round(float(high), 3)
+    (0.404, 0.596)
+    """
+    z2 = NormalDist().inv_cdf(0.5 + level / 2) ** 2
+    n = np.maximum(np.asarray(rows, float), _TINY)
+    p = np.asarray(share, float)
+    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = np.sqrt(z2) / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return np.clip(middle - half, 0.0, 1.0), np.clip(middle + half, 0.0, 1.0)
