@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from labelwright.auditing.crossval import cross_validated, default_classifier, read_features
+from labelwright.auditing.crossval import cross_validated, default_classifier, read_features, shown_rows
 from labelwright.auditing.passes import judge_all
 from labelwright.auditing.reading import Labels, Probabilities, read_answers, read_labels, read_probabilities
 from labelwright.auditing.result import Audit, assembled, restored
@@ -66,7 +67,7 @@ def audit(
     tell, close = _progress(progress)
     try:
         notes: list[str] = []
-        rows = X if hasattr(X, "column_names") else None
+        rows = shown_rows(X)
         if pred_probs is not None:
             count = len(labels) if hasattr(labels, "__len__") and not isinstance(labels, str) else None
             proba = read_probabilities(pred_probs, count, classes)
@@ -74,6 +75,8 @@ def audit(
             if len(named) != len(proba):
                 proba = read_probabilities(proba.array, len(named), classes)
             _check_sample(proba, named, notes)
+            if X is not None and features is None:
+                features = read_features(X, len(named)).X
         elif X is not None:
             named = read_labels(labels, classes, None if classes is None else len(classes))
             proba, features = _predicted(named, X, classifier, features, folds, seed, workers, tell, notes)
@@ -118,7 +121,7 @@ def _predicted(
     k = len(named.names)
     if k < 2:
         raise DataError(
-            f"all labels are {named.names[0]!r}; a label can be judged only against at least one other class"
+            f"all labels are {named.names.tolist()[0]!r}; a label can be judged only against at least one other class"
         )
     proba = cross_validated(
         model,
@@ -153,22 +156,29 @@ def _same_length(named: Labels, **given: Any) -> None:
 
 
 def _check_sample(proba: Probabilities, named: Labels, notes: list[str]) -> None:
-    """Warn when the probabilities look as if the model had been trained on these very labels."""
+    """Warn when the probabilities look as if the model had been trained on these very labels, or never seen them."""
     rows = np.flatnonzero(named.codes != NO_LABEL)
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), 4096)).astype(int)]
     if len(rows) < _ENOUGH:
         return
     sample, label = proba.rows(rows), named.codes[rows]
-    mean = float(sample[np.arange(len(rows)), label].mean())
-    agrees = float((sample.argmax(axis=1) == label).mean())
+    own = sample[np.arange(len(rows)), label]
+    mean, agrees = float(own.mean()), float((sample.argmax(axis=1) == label).mean())
+    gain = own - sample.mean(axis=0)[label]
+    told = None
     if mean > _SURE and agrees > _AGREES:
-        notes.append(
+        told = (
             f"the probabilities look in-sample: the mean self-confidence is {mean:.3f} and {100 * agrees:.1f} % of the labels "
             "are predicted as given. A model that was trained on these labels repeats them; use cross-validated probabilities"
         )
-        import warnings
-
-        warnings.warn(notes[-1], stacklevel=4)
+    elif gain.mean() <= 3 * gain.std() / np.sqrt(len(rows)) and len(np.unique(label)) > 1:
+        told = (
+            "the probabilities tell nothing about the labels: a row's class gets no more than any other row gives it. Check "
+            "that the rows, and the columns, are in the labels' order"
+        )
+    if told is not None:
+        notes.append(told)
+        warnings.warn(told, stacklevel=3)
 
 
 def _progress(wanted: Progress | bool | None) -> tuple[Progress, Callable[[], None]]:
@@ -213,10 +223,15 @@ class LoadedAudit:
 
         Raises DataError when the classes do not fit.
         """
-        proba = read_probabilities(pred_probs, columns=None)
+        proba = read_probabilities(pred_probs)
         if proba.classes != self.judge.classes:
             raise DataError(
                 f"the probabilities have {proba.classes} columns but the audit was of {self.judge.classes} classes; give the same"
+            )
+        if proba.columns is not None and list(map(str, proba.columns)) != list(map(str, self.classes)):
+            raise DataError(
+                f"the columns of the probabilities are named {', '.join(map(str, proba.columns[:6]))}, but the audit was of "
+                f"{', '.join(map(str, self.classes[:6]))}; give them in that order"
             )
         named = read_labels(labels, self.classes, proba.classes)
         if len(named) != len(proba):
@@ -224,7 +239,16 @@ class LoadedAudit:
         known = read_answers(answers, named)
         _same_length(named, sources=sources, ids=ids, features=features)
         whole = judge_all(self.judge, proba, named.codes, known)
-        return Audit(named, proba, self.judge, whole, known, source_of=sources, ids=ids, features=features)
+        return Audit(
+            named,
+            proba,
+            self.judge,
+            whole,
+            known,
+            source_of=None if sources is None else np.asarray(sources),
+            ids=None if ids is None else np.asarray(ids),
+            features=features,
+        )
 
 
 def load_audit(path: str | Path) -> LoadedAudit:
@@ -246,7 +270,7 @@ def find_label_issues(
     return_indices_ranked_by: None for the mask; "self_confidence", "normalized_margin" or "confidence_weighted_entropy" for
     positions: all three rank by our ``label_score``, the worst first. Raises SettingsError for another word or option.
 
-    >>> find_label_issues([0, 1] * 20, np.array([[0.9, 0.1], [0.1, 0.9]] * 20)).sum()
+    >>> int(find_label_issues([0, 1] * 20, np.array([[0.9, 0.1], [0.1, 0.9]] * 20)).sum())
     0
     """
     known = {"filter_by", "frac_noise", "num_to_remove_per_class", "min_examples_per_class", "n_jobs", "verbose"}

@@ -70,6 +70,21 @@ def _encoded(X: Any, rows: int) -> Features:
     return Features(encoder.transform(table), "text" in encoder.kinds.values(), tuple(encoder.describe()))
 
 
+def shown_rows(X: Any) -> Any:
+    """The rows as a person should see them: an Arrow table from a table, a frame or a list of texts; else None."""
+    if hasattr(X, "column_names"):
+        return X
+    import pyarrow as pa
+
+    if isinstance(X, list | tuple) and len(X) and isinstance(X[0], str):
+        return pa.table({"text": list(X)})
+    if hasattr(X, "dtypes") and hasattr(X, "columns") and len(X):
+        from labelwright.tables import open_source
+
+        return next(iter(open_source(X).chunks(len(X))))
+    return None
+
+
 def default_classifier(features: Features, seed: int) -> Any:
     """Extremely randomised trees for tables and small images, logistic regression for text and very wide features."""
     from labelwright.settings import make_classifier
@@ -100,9 +115,11 @@ def cross_validated(
     count = np.bincount(codes[labelled], minlength=classes)
     if (count >= 2).sum() < 2:
         raise TooFewRowsError(
-            f"{int((count >= 2).sum())} class has two or more rows; labels can be judged only with at least 2 such classes"
+            f"classes with two or more rows: {int((count >= 2).sum())}; labels can be judged only with 2 or more such classes"
         )
-    if not hasattr(classifier, "fit"):
+    if not hasattr(classifier, "fit") or not (
+        hasattr(classifier, "predict_proba") or hasattr(classifier, "decision_function")
+    ):
         raise SettingsError(f"{classifier!r} is not a classifier; expected fit and predict_proba, as in scikit-learn")
     splits = max(2, min(folds, int(count.max())))
     with warnings.catch_warnings():

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from labelwright.errors import DataError
 from labelwright.types import Floats, Ints
 
 _SHARE = 0.13
@@ -21,7 +22,11 @@ def dense_rows(features: Any) -> Floats:
         width = min(50, min(features.shape) - 1)
         return np.asarray(TruncatedSVD(width, random_state=0).fit_transform(features), np.float32)
     array = np.asarray(features, np.float32)
-    return array.reshape(len(array), -1)
+    array = array.reshape(len(array), -1)
+    if not np.isfinite(array).all():
+        bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+        raise DataError(f"row {bad} of the features holds NaN or infinity; fill it, or leave features= out")
+    return array
 
 
 def near_duplicates(features: Any, *, share: float = _SHARE) -> Ints:

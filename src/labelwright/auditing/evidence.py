@@ -6,15 +6,16 @@ is read once and nothing grows with K but the reading.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from labelwright.types import Floats, Ints
+from labelwright.types import NO_LABEL, Floats, Ints
 
 DENSE = 256
 _FLOOR = 1e-6
 _SECOND_FLOOR = 0.01
+_PLACE_FLOOR = 1e-4
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Evidence:
 
     first: (n, C) float32 log-probabilities. second: (n, C) the same after the second look, or None without one.
     classes: (n, C) class of each column, or None where column = class. own: (n,) column of the given label.
-    given: (n,) class. certainty: (n,) probability of the given label as it came.
+    given: (n,) class. certainty, rest: (n,) probability of the given label as it came, and of all others together: summed up,
+    not one minus the other, so that rows which the model is sure of keep their order.
     """
 
     first: Floats
@@ -32,6 +34,7 @@ class Evidence:
     own: Ints
     given: Ints
     certainty: Floats
+    rest: Floats
 
     def __len__(self) -> int:
         return len(self.given)
@@ -39,6 +42,12 @@ class Evidence:
     def at_own(self, values: Floats) -> Floats:
         """(n,) the column of the given label out of (n, C) values."""
         return values[np.arange(len(self)), self.own]
+
+    def others(self, values: Floats) -> Floats:
+        """(n,) sum of the other columns of (n, C) float32 values."""
+        apart = values.copy()
+        apart[np.arange(len(self)), self.own] = 0.0
+        return apart @ np.ones(apart.shape[1], np.float32)
 
     def class_of(self, column: Ints) -> Ints:
         """(n,) classes of these columns."""
@@ -48,7 +57,32 @@ class Evidence:
         """The rows at ``index``."""
         second = None if self.second is None else self.second[index]
         classes = None if self.classes is None else self.classes[index]
-        return Evidence(self.first[index], second, classes, self.own[index], self.given[index], self.certainty[index])
+        return Evidence(
+            self.first[index],
+            second,
+            classes,
+            self.own[index],
+            self.given[index],
+            self.certainty[index],
+            self.rest[index],
+        )
+
+    def levelled(self) -> Evidence:
+        """The same, with the second look averaged over rows of equal probabilities (a tree's leaves, few neighbours' votes).
+
+        The second look at a row leaves its own label out. So of equal rows those given k look least like k, and an order
+        among them would tell the label, not the row.
+        """
+        if self.second is None:
+            return self
+        _, group, size = np.unique(_row_codes(self.first), return_inverse=True, return_counts=True)
+        if len(size) == len(self):
+            return self
+        from scipy.sparse import csr_matrix
+
+        member = csr_matrix((np.ones(len(self), np.float32), (group, np.arange(len(self)))), (len(size), len(self)))
+        mean = (member @ self.second) / size[:, None].astype(np.float32)
+        return replace(self, second=mean[group])
 
     def weighed(self, sharpness: tuple[float, float]) -> Floats:
         """(n, C) ``sharpness[0] * first + sharpness[1] * second``: log-probabilities up to a constant a row."""
@@ -69,14 +103,19 @@ def wide(proba: Floats, given: Ints, offset: Floats, correction: Floats | None) 
     if offset.any():
         first += offset
         second = None if second is None else second + offset
-    return Evidence(first, second, None, given, given, proba[np.arange(len(given)), given])
+    rows = np.arange(len(given))
+    apart = proba.copy()
+    apart[rows, given] = 0.0
+    rest = apart @ np.ones(proba.shape[1], np.float32)
+    return Evidence(first, second, None, given, given, proba[rows, given], rest)
 
 
 @dataclass(frozen=True)
 class Narrow:
     """The two classes that come into question, row by row: the given one and the likeliest other.
 
-    own, other: (n,) float32 their probabilities. rival: (n,) class of the other.
+    own, other: (n,) float32 their probabilities. rival: (n,) class of the other. Where the given class holds half of the
+    probability or more, the other is "all the rest": its class is not looked for, rival is :data:`~labelwright.types.NO_LABEL`.
     """
 
     own: Floats
@@ -85,17 +124,36 @@ class Narrow:
 
     @staticmethod
     def of(proba: Floats, given: Ints) -> Narrow:
-        """From probabilities (n, K) float32 and given labels (n,)."""
+        """From probabilities (n, K) float32 and given labels (n,). Reads each probability once."""
         rows = np.arange(len(given))
-        own = proba[rows, given]
-        rest = proba.copy()
-        rest[rows, given] = -1.0
-        rival = rest.argmax(axis=1)
-        return Narrow(own, rest[rows, rival], rival)
+        rival = proba.argmax(axis=1)
+        own, other = proba[rows, given], proba[rows, rival]
+        agrees = rival == given
+        unsure = np.flatnonzero(agrees & (own < 0.5))
+        if len(unsure):
+            rest = proba[unsure]
+            rest[np.arange(len(unsure)), given[unsure]] = -1.0
+            rival[unsure] = rest.argmax(axis=1)
+            other[unsure] = proba[unsure, rival[unsure]]
+            agrees[unsure] = False
+        rival[agrees] = NO_LABEL
+        other[agrees] = 1 - own[agrees]
+        return Narrow(own, other, rival)
 
     def take(self, index: Ints | slice) -> Narrow:
         """The rows at ``index``."""
         return Narrow(self.own[index], self.other[index], self.rival[index])
+
+    def content(self, given: Ints, classes: int) -> np.ndarray:
+        """(n,) uint64 as of :func:`row_content`."""
+        with np.errstate(over="ignore"):
+            own, other = ((part * np.float32(1 << 24)).astype(np.uint64) for part in (self.own, self.other))
+            named = self.rival != NO_LABEL
+            tag = np.bincount(given, minlength=classes).astype(np.uint64)
+            for label, part in ((given, own), (self.rival[named], other[named])):
+                tag = _mixed(tag + np.bincount(label, part, minlength=classes).astype(np.uint64))
+            rival = np.where(named, tag[self.rival], np.uint64(0))
+            return _mixed(own ^ tag[given]) + _mixed(_mixed(other) ^ rival)
 
     def evidence(self, given: Ints, offset: Floats) -> Evidence:
         """Evidence over the two."""
@@ -103,18 +161,27 @@ class Narrow:
         both = np.stack([self.own, self.other], axis=1)
         first = np.log(np.maximum(both, np.float32(_FLOOR)))
         if offset.any():
-            first += offset[classes]
-        return Evidence(first, None, classes, np.zeros(len(given), np.int64), given, self.own)
+            first += np.where(classes >= 0, offset[classes], 0)
+        rest = np.where(self.rival == NO_LABEL, self.other, 1 - self.own)
+        return Evidence(first, None, classes, np.zeros(len(given), np.int64), given, self.own, rest)
 
 
-def content_order(certainty: Floats, top: Floats, bottom: Floats, seed: int) -> Ints:
-    """(n,) positions in a random order that depends on the rows' content, not on their place or the classes' order.
+def row_content(proba: Floats, given: Ints) -> np.ndarray:
+    """(n,) uint64 from probabilities (n, K) float32 and given labels: equal for equal rows, whatever the rows' and the
+    classes' order. A class is known by its sum of probabilities and its labels, both counted in whole numbers."""
+    with np.errstate(over="ignore"):
+        fine = (proba * np.float32(1 << 24)).astype(np.uint64)
+        tag = _mixed(_mixed(fine.sum(axis=0)) + np.bincount(given, minlength=proba.shape[1]).astype(np.uint64))
+        return _mixed(fine @ (tag | np.uint64(1))) + _mixed(fine[np.arange(len(given)), given] ^ tag[given])
 
-    certainty, top, bottom: (n,) float32, the probability of the given label, the largest and the smallest.
+
+def content_order(content: np.ndarray, seed: int) -> Ints:
+    """(n,) positions in a random order that depends on the rows' content (n,) uint64, not on their place.
+
     Rows of equal content are told apart by how many came before, so that none of them is favoured.
     """
     with np.errstate(over="ignore"):
-        code = _mixed(_bits(certainty) ^ (_bits(top) << np.uint64(21)) ^ (_bits(bottom) << np.uint64(42)))
+        code = _mixed(content)
         order = np.argsort(code, kind="stable")
         ranked = code[order]
         starts = np.r_[True, ranked[1:] != ranked[:-1]]
@@ -122,6 +189,14 @@ def content_order(certainty: Floats, top: Floats, bottom: Floats, seed: int) -> 
         turn = (np.arange(len(code)) - first).astype(np.uint64)
         again = _mixed(ranked + np.uint64(0x9E3779B97F4A7C15) * (turn + np.uint64(seed + 1)))
     return order[np.argsort(again, kind="stable")]
+
+
+def _row_codes(logs: Floats) -> np.ndarray:
+    """(n,) uint64, equal for rows whose log-probabilities (n, C) float32 are equal, as far as the second look sees."""
+    seen = np.maximum(logs, np.float32(np.log(_PLACE_FLOOR)))
+    scramble = _mixed(np.arange(1, logs.shape[1] + 1, dtype=np.uint64)) | np.uint64(1)
+    with np.errstate(over="ignore"):
+        return _bits(seen) @ scramble
 
 
 def _bits(values: Floats) -> np.ndarray:

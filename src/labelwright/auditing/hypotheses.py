@@ -24,6 +24,7 @@ _ALONE_SHARPNESS = (3.0, 0.0)
 _PULL = 1e-3
 _LOW_SHARE = 0.25
 _FIT_ROWS = 2048
+_NARROW_ROUNDS = 4
 _TINY = np.float32(1e-12)
 
 
@@ -80,18 +81,20 @@ def hard_rows(seen: Evidence, known: Ints, classes: int) -> Hypothesis:
     known: (n,) settled class or NO_LABEL; such pairs are added to the counts.
     """
     start = _FIRST_SHARPNESS if seen.second is not None else (1.0, 0.0)
-    scaled = seen.weighed(start)
+    scaled = seen.levelled().weighed(start)
     best = scaled.argmax(axis=1)
     settled = known != NO_LABEL
     if seen.classes is None:
         counted = Pairs.from_dense(_where_sure(scaled, best, seen.given, classes))
     else:
-        gap = np.abs(scaled[:, 0] - scaled[:, 1])
-        sure = gap >= np.quantile(gap, 1 - _LOW_SHARE)
+        top = scaled.max(axis=1)  # how sure the model is of its best class, whatever the label
+        sure = top >= np.quantile(top, 1 - _LOW_SHARE)
         counted = Pairs.of(seen.class_of(best)[sure], seen.given[sure], classes)
     if settled.any():
         counted = counted.plus(Pairs.of(known[settled], seen.given[settled], classes))
     transition = Transition.fitted(counted)
+    if seen.classes is not None:  # two of many classes are too few to fit exponents to: the rest would not count
+        return Hypothesis(start, transition)
     some = seen.take(np.arange(min(len(seen), _FIT_ROWS)))
     return Hypothesis(_fitted_sharpness(some, transition, start), transition)
 
@@ -102,15 +105,17 @@ def hard_labels(seen: Evidence, known: Ints, classes: int, rounds: int = 12) -> 
     weighed = softmax(seen.weighed(sharpness))
     share = np.zeros_like(weighed)
     share[np.arange(len(seen)), weighed.argmax(axis=1)] = 1.0
-    transition, before = None, None
-    for _ in range(rounds):
-        transition = Transition.fitted(expected_pairs(settle(share, seen, known), seen, classes))
-        if before is not None and np.abs(transition.wrong - before).max() < 1e-3:
-            break
-        before = transition.wrong
+    transition = Transition.fitted(expected_pairs(settle(share, seen, known), seen, classes))
+    for turn in range(rounds if seen.classes is None else _NARROW_ROUNDS):
         share = weighed * np.exp(likelihood(transition, seen))
         share /= _row_sums(share)[:, None]
-    return Hypothesis(sharpness, transition or Transition.fitted(expected_pairs(share, seen, classes)))
+        before = transition
+        # The strengths of shrinkage cost more than the rest: they are read off at the first, the second and every fourth turn.
+        like = before if turn % 4 else None
+        transition = Transition.fitted(expected_pairs(settle(share, seen, known), seen, classes), like)
+        if np.abs(transition.wrong - before.wrong).mean() < 2e-4:
+            break
+    return Hypothesis(sharpness, transition)
 
 
 def settle(share: Floats, seen: Evidence, known: Ints) -> Floats:
@@ -134,8 +139,10 @@ def expected_pairs(share: Floats, seen: Evidence, classes: int) -> Pairs:
         n = len(seen)
         label = csr_matrix((np.ones(n, np.float32), seen.given, np.arange(n + 1)), shape=(n, classes))
         return Pairs.from_dense(np.asarray(label.T @ share, float).T)
-    given = np.repeat(seen.given[:, None], share.shape[1], axis=1)
-    return Pairs.of(seen.classes.ravel(), given.ravel(), classes, share.ravel().astype(float))
+    given = np.repeat(seen.given[:, None], share.shape[1], axis=1).ravel()
+    true, weight = seen.classes.ravel(), share.ravel().astype(float)
+    named = np.flatnonzero((true != NO_LABEL) & (weight > 1e-6))
+    return Pairs.of(true[named], given[named], classes, weight[named])
 
 
 def _where_sure(scaled: Floats, best: Ints, given: Ints, classes: int) -> Floats:

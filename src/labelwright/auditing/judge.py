@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from labelwright.auditing.evidence import DENSE, Evidence, Narrow, content_order, wide
+from labelwright.auditing.evidence import DENSE, Evidence, Narrow, content_order, row_content, wide
 from labelwright.auditing.hypotheses import Hypothesis, hard_labels, hard_rows
 from labelwright.auditing.second_look import SecondLook
 from labelwright.errors import SettingsError
@@ -23,7 +23,7 @@ _PRIOR = (0.4, 0.6)
 _SUSPECT = 0.3
 _RARE = 30.0
 _MOST_LIFT = 3.0
-_LEAST, _MOST = 1e-9, 1 - 1e-6
+_LEAST = 1e-9
 _FORMAT = 1
 _LEAST_ROWS = 20
 
@@ -90,7 +90,7 @@ class Judge:
         counts: (K,) labels of each class in the whole data. seed: chooses the landmarks.
         """
         certainty = proba[np.arange(len(given)), given]
-        order = content_order(certainty, proba.max(axis=1), proba.min(axis=1), seed)
+        order = content_order(row_content(proba, given), seed)
         proba, given, known = proba[order], given[order], known[order]
         offset = rare_lift(certainty[order], given, counts)
         second, left_out = None, None
@@ -106,7 +106,7 @@ class Judge:
     @staticmethod
     def fitted_narrow(narrow: Narrow, given: Ints, known: Ints, counts: Ints, *, seed: int = 0) -> Judge:
         """The judge of many classes, from the given class and the likeliest other; there is no second look."""
-        order = content_order(narrow.own, np.maximum(narrow.own, narrow.other), narrow.other, seed)
+        order = content_order(narrow.content(given, len(counts)), seed)
         narrow, given, known = narrow.take(order), given[order], known[order]
         offset = rare_lift(narrow.own, given, counts)
         return Judge._from(narrow.evidence(given, offset), known, offset, None)
@@ -130,9 +130,10 @@ class Judge:
         """Judge rows."""
         shares = (self.readings[0].posterior(seen), self.readings[1].posterior(seen))
         w = np.float32(self.weight)
-        own = (seen.at_own(shares[0]), seen.at_own(shares[1]))
-        right = w * own[0] + (1 - w) * own[1]
-        score = self._raw(right, seen) - np.float32(self.cut)
+        wrong_by = (seen.others(shares[0]), seen.others(shares[1]))
+        right = w * seen.at_own(shares[0]) + (1 - w) * seen.at_own(shares[1])
+        wrong = w * wrong_by[0] + (1 - w) * wrong_by[1]
+        score = raw_score(right, wrong, seen, self.offset) - np.float32(self.cut)
         belief = w * shares[0] + (1 - w) * shares[1]
         doubted = np.flatnonzero(score < 0)
         ranked = belief
@@ -141,13 +142,7 @@ class Judge:
             ranked[doubted, seen.own[doubted]] = -1.0
         column = ranked.argmax(axis=1)
         probability = belief[np.arange(len(seen)), column]
-        wrong = 1 - right
-        return Judged(score, wrong, (1 - own[0], 1 - own[1]), seen.class_of(column), probability, shares)
-
-    def _raw(self, right: Floats, seen: Evidence) -> Floats:
-        """(n,) log-odds: two parts posterior, one part the model's own word; the mean of both ranks better than either."""
-        plain = np.log(_odds(seen.certainty)) + self.offset[seen.given]
-        return ((2 * np.log(_odds(right)) + plain) / 3).astype(np.float32)
+        return Judged(score, wrong, wrong_by, seen.class_of(column), probability, shares)
 
     def _with_line(self, seen: Evidence, known: Ints) -> Judge:
         """Where the line between doubted and not runs, and what a score means in probability."""
@@ -265,9 +260,20 @@ def _midpoint(ranked: Floats, count: int) -> float:
     return float((ranked[count - 1] + ranked[count]) / 2)
 
 
-def _odds(p: Floats) -> Floats:
-    p = np.clip(p.astype(float), _LEAST, _MOST)
-    return p / (1 - p)
+def raw_score(right: Floats, wrong: Floats, seen: Evidence, offset: Floats) -> Floats:
+    """(n,) float32 log-odds that labels are right: two parts posterior, one part the model's own word; the mean of both
+    ranks better than either.
+
+    right, wrong: (n,) posterior of the given label, and of all others together. offset: (K,) lift of rare classes.
+    """
+    plain = _log_odds(seen.certainty, seen.rest) + offset[seen.given]
+    return (2 * _log_odds(right, wrong) + plain) / 3
+
+
+def _log_odds(right: Floats, wrong: Floats) -> Floats:
+    least = np.float32(_LEAST)
+    out: Floats = np.log(np.maximum(right, least)) - np.log(np.maximum(wrong, least))
+    return out
 
 
 def _sigmoid(x: Floats) -> Floats:

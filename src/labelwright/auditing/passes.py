@@ -24,8 +24,10 @@ _BLOCK_CELLS = 131_072
 _THIN = 2_000_000
 _SMALL = 4096
 _DENSE_SUM = 2000
+_TOGETHER = 64
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 
 @cache
@@ -132,8 +134,14 @@ def narrowed(proba: Probabilities, given: Ints, *, block: int | None = None, thr
         found = Narrow.of(rows, label)
         out.own[part], out.other[part], out.rival[part] = found.own, found.other, found.rival
 
-    for _ in _mapped(work, _parts(n, proba.classes, block), threads):
-        pass
+    def many(parts: list[slice]) -> None:
+        for part in parts:
+            work(part)
+
+    parts = _parts(n, proba.classes, block)
+    with one_thread():
+        for _ in _mapped(many, [parts[i : i + _TOGETHER] for i in range(0, len(parts), _TOGETHER)], threads):
+            pass
     return out
 
 
@@ -155,32 +163,30 @@ def judge_all(
     """
     n = len(given)
     out, gathered = Whole.blank(n, judge.classes), _Gathered(judge.classes)
-    places, left_out = np.empty(0, np.int64), None
     narrow = fitted.narrow if fitted is not None else None
-    if fitted is not None and fitted.left_out is not None:
-        places, left_out = fitted.rows, fitted.left_out
 
     def work(part: slice) -> tuple[Pairs, Pairs]:
         label = given[part]
-        rows = None if narrow is not None else proba.rows(part)
         if (label == NO_LABEL).any():
-            return _with_missing(part, rows)
+            return with_missing(part)
         if narrow is not None:
             return out.put(part, judge, narrow.take(part).evidence(label, judge.offset), known[part])
-        seen = judge.evidence(rows, label, _second(judge, rows, np.arange(part.start, part.stop), places, left_out))
+        rows = proba.rows(part)
+        seen = evidence_of(judge, rows, label, np.arange(part.start, part.stop), fitted)
         return out.put(part, judge, seen, known[part])
 
-    def _with_missing(part: slice, rows: Floats | None) -> tuple[Pairs, Pairs]:
-        at = np.arange(part.start, part.stop)
-        rows = proba.rows(part) if rows is None else rows
+    def with_missing(part: slice) -> tuple[Pairs, Pairs]:
+        at, rows = np.arange(part.start, part.stop), proba.rows(part)
         out.predicted[part], out.probability[part] = rows.argmax(axis=1), rows.max(axis=1)
         here = given[part] != NO_LABEL
+        told = at[~here & (known[part] != NO_LABEL)]  # an expert named the class of a row that came without a label
+        out.predicted[told], out.probability[told] = known[told], 1.0
         at, rows = at[here], rows[here]
-        seen = judge.evidence(rows, given[at], _second(judge, rows, at, places, left_out))
+        seen = evidence_of(judge, rows, given[at], at, fitted)
         return out.put(at, judge, seen, known[at])
 
     done = 0
-    parts = _parts(n, 128 if narrow is not None else judge.classes, block)
+    parts = _parts(n, 2 if narrow is not None else judge.classes, block)
     with one_thread():
         for pairs in _mapped(work, parts, threads):
             gathered.add(*pairs)
@@ -188,15 +194,26 @@ def judge_all(
             if progress is not None:
                 progress(done)
     out.counts, out.rows = gathered.both(), int((given != NO_LABEL).sum())
+    if narrow is not None:
+        _name_rivals(out, proba, given)
     return out
 
 
+def _name_rivals(out: Whole, proba: Probabilities, given: Ints) -> None:
+    """Where "all the rest" won, say which class of it."""
+    for at in np.array_split(nameless := np.flatnonzero(out.predicted == NO_LABEL), max(1, len(nameless) // 1000)):
+        if len(at):
+            rows = proba.rows(at)
+            rows[np.arange(len(at)), given[at]] = -1.0
+            out.predicted[at] = rows.argmax(axis=1)
+
+
 def _parts(n: int, classes: int, block: int | None) -> list[slice]:
-    size = block or max(64, _BLOCK_CELLS // max(classes, 128))
+    size = block or max(64, _BLOCK_CELLS // (128 if 2 < classes < 128 else classes))
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _mapped(work: Callable[[slice], T], parts: list[slice], threads: int | None) -> Iterator[T]:
+def _mapped(work: Callable[[P], T], parts: list[P], threads: int | None) -> Iterator[T]:
     """``map`` on threads, with few blocks on their way at a time."""
     threads = threads or cores()
     if threads == 1 or len(parts) == 1:
@@ -207,20 +224,20 @@ def _mapped(work: Callable[[slice], T], parts: list[slice], threads: int | None)
             yield from pool.map(work, parts[group : group + 64 * threads])
 
 
-def _second(judge: Judge, rows: Floats, at: Ints, places: Ints, left_out: Floats | None) -> Floats | None:
-    """The second look at a block; without their own labels for the rows that it was fitted on."""
-    if judge.second is None:
-        return None
-    if left_out is None or not len(at):
-        return judge.second(rows)
-    low, high = np.searchsorted(places, (at[0], at[-1] + 1))
-    if high - low == len(at):
-        return left_out[low:high]
+def evidence_of(judge: Judge, rows: Floats, given: Ints, at: Ints, fitted: Fit | None) -> Evidence:
+    """What is known of the rows at ascending positions ``at``: those that the judge was fitted on are seen without their
+    own labels."""
+    if judge.second is None or fitted is None or fitted.left_out is None or not len(at):
+        return judge.evidence(rows, given)
+    low, high = np.searchsorted(fitted.rows, (at[0], at[-1] + 1))
+    places, left_out = fitted.rows[low:high], fitted.left_out[low:high]
+    if np.array_equal(places, at):
+        return judge.evidence(rows, given, left_out)
     out = judge.second(rows)
-    mine = np.searchsorted(at, places[low:high])
-    here: Bools = at[np.minimum(mine, len(at) - 1)] == places[low:high]
-    out[mine[here]] = left_out[low:high][here]
-    return out
+    mine = np.searchsorted(at, places)
+    here: Bools = at[np.minimum(mine, len(at) - 1)] == places
+    out[mine[here]] = left_out[here]
+    return judge.evidence(rows, given, out)
 
 
 class _Gathered:
@@ -251,4 +268,4 @@ class _Gathered:
         code = np.concatenate([p.code for p in parts]) if parts else np.empty(0, np.int64)
         count = np.concatenate([p.count for p in parts]) if parts else np.empty(0)
         kept, where = np.unique(code, return_inverse=True)
-        return Pairs(kept, np.bincount(where, count, minlength=len(kept)), self.classes)
+        return Pairs(kept, np.bincount(where, count, minlength=len(kept)).astype(float), self.classes)

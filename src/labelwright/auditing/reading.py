@@ -50,15 +50,18 @@ def read_labels(labels: Any, columns: Sequence[Any] | None, width: int | None) -
     if not len(present):
         raise DataError(f"all {len(values)} labels are missing; give at least some labels")
     if present.dtype == object:
-        kinds = {bool: int, np.bool_: int}
-        if all(isinstance(v, int | np.integer | bool | np.bool_) for v in present):
-            present = np.array([kinds.get(type(v), int)(v) for v in present])
+        if all(isinstance(v, bool | np.bool_) for v in present):
+            present = present.astype(bool)
+        elif all(isinstance(v, int | np.integer | bool | np.bool_) for v in present):
+            present = present.astype(np.int64)
         elif all(isinstance(v, int | float | np.number) for v in present):
             present = np.array([float(v) for v in present])
         else:
             present = np.array([str(v) for v in present])
-    if present.dtype.kind == "b":
-        present = present.astype(np.int64)
+    if present.dtype.kind == "S":
+        present = np.char.decode(present, "utf-8")
+    if present.dtype.kind == "f" and not np.isfinite(present).all():
+        raise DataError("a label is infinite; expected numbers or names of classes, NaN or None where one is missing")
     if present.dtype.kind == "f" and (present == np.round(present)).all():
         present = present.astype(np.int64)
     codes = np.full(len(values), NO_LABEL, np.int64)
@@ -69,6 +72,8 @@ def read_labels(labels: Any, columns: Sequence[Any] | None, width: int | None) -
 def _label_array(labels: Any) -> npt.NDArray[Any]:
     if isinstance(labels, str | os.PathLike):
         labels = load_npy(Path(labels))
+    if hasattr(labels, "to_pandas"):  # of Arrow
+        labels = labels.to_pandas()
     if hasattr(labels, "to_numpy"):
         labels = labels.to_numpy()
     values = np.asarray(labels) if not isinstance(labels, list | tuple) else _from_list(labels)
@@ -104,24 +109,13 @@ def _missing(values: npt.NDArray[Any]) -> Bools:
 def _coded(
     present: npt.NDArray[Any], columns: Sequence[Any] | None, width: int | None
 ) -> tuple[npt.NDArray[Any], Ints]:
-    whole = present.dtype.kind in "iu"
     if columns is not None:
-        names = np.array(list(columns))
-        if whole and names.dtype.kind not in "iu":
-            texts = present.astype(str)
-            if not np.isin(np.unique(texts), names).all() and present.min() >= 0 and present.max() < len(names):
-                return names, present.astype(np.int64)
-            present = texts
-        order = np.argsort(names)
-        at = np.minimum(np.searchsorted(names[order], present), len(names) - 1)
-        strangers = np.unique(present[names[order][at] != present])
-        if len(strangers):
-            raise DataError(
-                f"the label {strangers[0]!r} is none of the columns of the probabilities ({_some(names)}); "
-                "give a column for each class, or correct the label"
-            )
-        return names, order[at].astype(np.int64)
-    if whole and width is not None and present.min() >= 0 and present.max() < width:
+        return _coded_by_columns(present, np.array(list(columns)))
+    if present.dtype.kind == "b" and width in (None, 2):
+        return np.array([False, True]), present.astype(np.int64)
+    if present.dtype.kind == "b":
+        present = present.astype(np.int64)
+    if present.dtype.kind in "iu" and width is not None and present.min() >= 0 and present.max() < width:
         return np.arange(width), present.astype(np.int64)
     names, codes = np.unique(present, return_inverse=True)
     if width is not None and len(names) != width:
@@ -130,6 +124,32 @@ def _coded(
             f"0..{width - 1}, or name the columns with classes="
         )
     return names, codes.astype(np.int64)
+
+
+def _coded_by_columns(present: npt.NDArray[Any], names: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Ints]:
+    """Labels are looked for among the columns' names, numbers as numbers and else as text; whole numbers that are no name
+    may be positions."""
+    if names.dtype.kind == "f" and (names == np.round(names)).all():
+        names = names.astype(np.int64)
+    if present.dtype.kind in "iu" and names.dtype.kind == "U" and np.char.isdigit(names).all():  # a file's columns
+        names = names.astype(np.int64)
+    alike = names.dtype.kind in "biuf" and present.dtype.kind in "biuf"
+    sought, wanted = (names, present) if alike else (names.astype(str), present.astype(str))
+    order = np.argsort(sought, kind="stable")
+    ranked = sought[order]
+    if (ranked[1:] == ranked[:-1]).any():
+        twice = ranked[1:][ranked[1:] == ranked[:-1]][0].item()
+        raise DataError(f"two columns of the probabilities are named {twice!r}; give each class one column")
+    at = np.minimum(np.searchsorted(ranked, wanted), len(names) - 1)
+    strange = ranked[at] != wanted
+    if not strange.any():
+        return names, order[at].astype(np.int64)
+    if present.dtype.kind in "iu" and not alike and present.min() >= 0 and present.max() < len(names):
+        return names, present.astype(np.int64)
+    raise DataError(
+        f"the label {np.sort(present[strange])[0].item()!r} is none of the columns of the probabilities ({_some(names)}); "
+        "give a column for each class, or correct the label"
+    )
 
 
 def _some(names: npt.NDArray[Any]) -> str:
@@ -197,13 +217,18 @@ def read_probabilities(source: Any, rows: int | None = None, columns: Sequence[A
             names = names or found
         else:
             array = load_npy(path)
+    elif hasattr(source, "columns") and hasattr(source, "to_pandas"):  # an Arrow table
+        array, found = source.to_pandas().to_numpy(), tuple(source.column_names)
+        names = names or found
     elif hasattr(source, "columns") and hasattr(source, "to_numpy"):
         names = names or tuple(source.columns)
         array = source.to_numpy()
     else:
-        array = source if isinstance(source, np.ndarray) else np.asarray(source)
+        array = source if isinstance(source, np.ndarray) else _as_array(source)
     if array.dtype.kind not in "fiu":
-        raise DataError(f"the probabilities are of type {array.dtype}, expected numbers in [0, 1]")
+        raise DataError(
+            f"the probabilities are of type {array.dtype}, expected numbers in [0, 1]; give a plain array of floats"
+        )
     if array.ndim == 1 and rows is not None and len(array) == rows:
         raise DataError(
             "the probabilities are one number a row; expected one column a class: for two classes give "
@@ -222,15 +247,28 @@ def read_probabilities(source: Any, rows: int | None = None, columns: Sequence[A
         raise DataError(
             f"{len(names)} class names were given for {array.shape[1]} columns of probabilities; give one each"
         )
-    if names is not None and [str(name) for name in names] == [str(i) for i in range(len(names))]:
+    if names is not None and list(names) == list(range(len(names))) and not isinstance(names[0], bool):
         names = None
     return Probabilities(array, names)
+
+
+def _as_array(source: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(source)
+    except ValueError as error:
+        raise DataError(
+            f"the probabilities are no table of numbers ({error}); give one row a label, all of one length"
+        ) from error
 
 
 def load_npy(path: Path) -> npt.NDArray[Any]:
     """A .npy file as a memory map. Raises SourceError, in one sentence, when it cannot be."""
     if not path.is_file():
         raise SourceError(f"There is no file {path}; check the path.")
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start != b"\x93NUMPY" and len(start) == 6:
+        raise SourceError(f"{path} is no .npy file; save one array with numpy.save, or give a Parquet file.")
     try:
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -284,21 +322,11 @@ def read_answers(answers: Any, labels: Labels) -> Ints:
     known = np.full(len(labels), NO_LABEL, np.int64)
     if answers is None:
         return known
-    if isinstance(answers, Mapping):
-        pairs = list(answers.items())
-    else:
-        values = answers.to_numpy() if hasattr(answers, "to_numpy") else answers
-        if len(values) == len(labels) and np.ndim(values) == 1:
-            array = _label_array(list(values))
-            here = np.flatnonzero(~_missing(array))
-            whole = array.dtype.kind in "iu"
-            pairs = [(int(i), array[i]) for i in here if not (whole and array[i] == NO_LABEL)]
-        else:
-            pairs = [(int(row), label) for row, label in values]
+    pairs = _answer_pairs(answers, len(labels))
     code = {name: i for i, name in enumerate(labels.names.tolist())}
     by_text = {str(name): i for name, i in code.items()}
     for row, label in pairs:
-        if not 0 <= int(row) < len(known):
+        if not 0 <= (place := _position(row)) < len(known):
             raise DataError(
                 f"an answer is about row {row}, but there are rows 0 to {len(known) - 1}; give the row's position"
             )
@@ -310,5 +338,34 @@ def read_answers(answers: Any, labels: Labels) -> Ints:
             raise DataError(
                 f"the answer for row {row} is {label!r}, expected one of {_some(labels.names)}; correct it, or leave it out"
             )
-        known[int(row)] = found
+        known[place] = found
     return known
+
+
+def _position(row: Any) -> int:
+    """A whole number; -1 for anything else."""
+    try:
+        return int(row) if not isinstance(row, float) or row.is_integer() else -1
+    except (TypeError, ValueError):
+        return -1
+
+
+def _answer_pairs(answers: Any, rows: int) -> list[tuple[Any, Any]]:
+    """(position, label) of each answer."""
+    if isinstance(answers, Mapping):
+        return list(answers.items())
+    if len(answers) == rows and np.ndim(answers) == 1:
+        array = _label_array(answers if isinstance(answers, np.ndarray) else list(answers))
+        here = np.flatnonzero(~_missing(array))
+        whole = array.dtype.kind in "iu"
+        return [(int(i), array[i]) for i in here if not (whole and array[i] == NO_LABEL)]
+    if hasattr(answers, "items") and np.ndim(answers) == 1:  # a Series by position
+        return list(answers.items())
+    values = answers.to_numpy() if hasattr(answers, "to_numpy") else answers
+    try:
+        return [(row, label) for row, label in values]
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{len(values)} answers were given for {rows} rows; give pairs of position and label, or one answer a row with "
+            "missing values"
+        ) from error

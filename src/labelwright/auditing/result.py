@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelwright.auditing.duplicates import dense_rows, near_duplicates, spread_out
-from labelwright.auditing.evidence import DENSE, Evidence
+from labelwright.auditing.evidence import DENSE
 from labelwright.auditing.judge import Judge
-from labelwright.auditing.passes import Fit, Whole, fit, judge_all
+from labelwright.auditing.passes import Fit, Whole, evidence_of, fit, judge_all
 from labelwright.auditing.reading import Labels, Probabilities, read_answers
 from labelwright.auditing.running import Running
 from labelwright.auditing.second_look import place
@@ -186,17 +186,17 @@ class Audit:
         edges = np.unique(np.quantile(score, np.linspace(0, 1, 2000))) if len(score) > 4000 else score
         if len(score) > 4000:
             place_ = np.searchsorted(edges, score)
-            weight, mean = np.bincount(place_), np.bincount(place_, score)
+            weight, total = np.bincount(place_).astype(float), np.bincount(place_, score)
             here = weight > 0
-            score, weight = mean[here] / weight[here], weight[here]
+            score, weight = total[here] / weight[here], weight[here]
         else:
             weight = np.ones(len(score))
         out = []
         for line in self.judge.line.draws(_DRAWS, rng):
             wrong = line(score) * weight
             hit = wrong[score < 0].sum() + settled
-            total = wrong.sum() + found
-            out.append((total / max(m, 1), hit / max(flagged, 1), hit / max(total, 1e-9)))
+            all_wrong = wrong.sum() + found
+            out.append((all_wrong / max(m, 1), hit / max(flagged, 1), hit / max(all_wrong, 1e-9)))
         return np.clip(np.array(out), 0.0, 1.0)
 
     def _settled_flags(self, asked: Ints) -> int:
@@ -379,15 +379,12 @@ class Audit:
             )
         if (self.labels.codes == NO_LABEL).any():
             raise SettingsError("a running posterior needs a label in every row; leave the others out")
-        return Running(self.judge, self._evidence())
-
-    def _evidence(self) -> Evidence:
-        proba = self.proba.rows(slice(None))
-        left_out = None
-        if self.fit is not None and self.fit.left_out is not None and self.judge.second is not None:
-            left_out = self.judge.second(proba) if len(self.fit.rows) < len(self) else np.empty_like(proba)
-            left_out[self.fit.rows] = self.fit.left_out
-        return self.judge.evidence(proba, self.labels.codes, left_out)
+        everything = evidence_of(
+            self.judge, self.proba.rows(slice(None)), self.labels.codes, np.arange(len(self)), self.fit
+        )
+        out = Running(self.judge, everything, self.whole.counts)
+        out.open &= self.known == NO_LABEL
+        return out
 
     # ------------------------------------------------------------ near-duplicates, test sets
 
@@ -403,9 +400,8 @@ class Audit:
         at = np.flatnonzero(group >= 0)
         codes = self.labels.codes[at]
         frame = pd.DataFrame({"group": group[at], "position": at, "given_label": self.labels.named(codes)})
-        least = pd.Series(codes).groupby(group[at]).transform("min").to_numpy()
-        most = pd.Series(codes).groupby(group[at]).transform("max").to_numpy()
-        frame["conflict"] = least != most
+        labelled = pd.Series(codes).where(codes != NO_LABEL)  # a missing label contradicts none
+        frame["conflict"] = labelled.groupby(group[at]).transform("nunique").to_numpy() > 1
         order = np.lexsort((frame["position"], frame["group"], ~frame["conflict"]))
         return frame.iloc[order].reset_index(drop=True)
 
@@ -418,13 +414,13 @@ class Audit:
         said = np.asarray(predictions)
         if said.shape != (len(self),):
             raise DataError(f"{said.shape} predictions were given for {len(self)} rows; give one a row")
-        code = {str(name): i for i, name in enumerate(self.labels.names.tolist())}
-        try:
-            said = np.array([code[str(value)] for value in said.tolist()])
-        except KeyError as error:
-            raise DataError(
-                f"the model predicts {error.args[0]!r}, which is none of the classes; check its labels"
-            ) from error
+        code = {name: i for i, name in enumerate(self.labels.names.tolist())}
+        by_text = {str(name): i for name, i in code.items()}
+        found = [code.get(value, by_text.get(str(value), NO_LABEL)) for value in said.tolist()]
+        if NO_LABEL in found:
+            stranger = said.tolist()[found.index(NO_LABEL)]
+            raise DataError(f"the model predicts {stranger!r}, which is none of the classes; check its labels")
+        said = np.array(found)
         here = np.flatnonzero(self.labels.codes != NO_LABEL)
         agrees = said[here] == self.labels.codes[here]
         m = len(here)
@@ -444,7 +440,7 @@ class Audit:
         out: list[list[Floats]] = [[], []]
         for start in range(0, len(here), 4096):
             at = here[start : start + 4096]
-            seen = self.judge.evidence(self.proba.rows(at), self.labels.codes[at])
+            seen = evidence_of(self.judge, self.proba.rows(at), self.labels.codes[at], at, self.fit)
             mine = said[start : start + 4096, None]
             columns = mine == (np.arange(self.judge.classes)[None, :] if seen.classes is None else seen.classes)
             known = self.known[at]
@@ -517,8 +513,10 @@ class Audit:
             "recall": told(self.recall),
             "answers": int((self.known != NO_LABEL).sum()),
             "worst_classes": [
-                {"class": str(name), "rows": int(r.rows), "issues": int(r.issues), "error_rate": float(r.error_rate)}
-                for name, r in zip(worst.index, worst.itertuples(index=False), strict=True)
+                {"class": str(name), "rows": int(rows), "issues": int(issues), "error_rate": float(rate)}
+                for name, rows, issues, rate in zip(
+                    worst.index, *(worst[c].tolist() for c in ("rows", "issues", "error_rate")), strict=True
+                )
             ],
             "notes": list(self.notes),
         }

@@ -6,71 +6,82 @@ import numpy as np
 
 from labelwright.auditing.evidence import Evidence
 from labelwright.auditing.hypotheses import Hypothesis, softmax
-from labelwright.auditing.judge import Judge
+from labelwright.auditing.judge import Judge, raw_score
+from labelwright.auditing.transition import Pairs
+from labelwright.errors import BudgetError
 from labelwright.types import Bools, Floats, Ints
-
-_STRENGTH = 20.0
-_LEAST, _MOST = 1e-9, 1 - 1e-6
 
 
 class Running:
     """Asks about the row whose label is least probable, hears the answer, and updates the posterior of every row.
 
-    judge, seen: as of an audit of few classes. An answer changes how often its true class is believed to be given each
-    label (a Dirichlet count on top of what was fitted), and the weight of the two readings (Bayes' rule). Both are closed
-    forms: an answer costs one column of the posterior, however many came before.
-
-    judge and evidence come from :meth:`labelwright.auditing.Audit.running`.
+    judge, seen, counts: as of an audit of few classes, see :meth:`labelwright.auditing.Audit.running`. An answer replaces what
+    was believed of its row in the expected (true, given) pairs, which changes how often its true class is given each label,
+    and shifts the weight of the two readings (Bayes' rule). Both are closed forms: an answer costs one column of the
+    posterior, however many came before.
     """
 
-    def __init__(self, judge: Judge, seen: Evidence):
+    def __init__(self, judge: Judge, seen: Evidence, counts: tuple[Pairs, Pairs]):
         self.seen = seen
         self._priors = [softmax(seen.weighed(reading.sharpness)) for reading in judge.readings]
-        self._transitions = [_Counted(reading) for reading in judge.readings]
+        self._transitions = [_Counted(r, c) for r, c in zip(judge.readings, counts, strict=True)]
         self._joint = [prior * t.of_given(seen.given) for prior, t in zip(self._priors, self._transitions, strict=True)]
-        self._total = [joint.sum(axis=1, dtype=float) for joint in self._joint]
+        self._others = [seen.others(joint) for joint in self._joint]
         self._odds = float(np.log(judge.weight / (1 - judge.weight)))
-        plain = np.clip(seen.certainty.astype(float), _LEAST, _MOST)
-        self._plain = np.log(plain / (1 - plain)) + judge.offset[seen.given]
+        self._offset = judge.offset
         self.open: Bools = np.ones(len(seen), bool)
 
     @property
     def score(self) -> Floats:
         """(n,) log-odds that each label is right, up to a constant; lower is worse."""
         w = 1 / (1 + np.exp(-np.clip(self._odds, -4, 4)))
-        own = [self.seen.at_own(j).astype(float) / t for j, t in zip(self._joint, self._total, strict=True)]
-        right = np.clip(w * own[0] + (1 - w) * own[1], _LEAST, _MOST)
-        return (2 * np.log(right / (1 - right)) + self._plain) / 3
+        part = [self.seen.at_own(j) / (self.seen.at_own(j) + o) for j, o in zip(self._joint, self._others, strict=True)]
+        rest = [o / (self.seen.at_own(j) + o) for j, o in zip(self._joint, self._others, strict=True)]
+        right, wrong = w * part[0] + (1 - w) * part[1], w * rest[0] + (1 - w) * rest[1]
+        return raw_score(right, wrong, self.seen, self._offset)
 
     def ask(self) -> int:
-        """The open row whose label is least probable."""
+        """The open row whose label is least probable. Raises BudgetError when every row has been answered."""
+        if not self.open.any():
+            raise BudgetError(f"all {len(self.open)} rows have been answered; there is none left to ask about")
         return int(np.where(self.open, self.score, np.inf).argmin())
 
     def tell(self, row: int, label: int) -> None:
         """An expert says that ``row`` is of class ``label``."""
         given = int(self.seen.given[row])
-        chance = [max(float(j[row, label] / t[row]), 0.01) for j, t in zip(self._joint, self._total, strict=True)]
-        self._odds += float(np.log(chance[0] / chance[1]))
+        shares = [j[row] / (j[row, given] + o[row]) for j, o in zip(self._joint, self._others, strict=True)]
+        self._odds += float(np.log(max(shares[0][label], 0.01) / max(shares[1][label], 0.01)))
         self.open[row] = False
-        for prior, counted, joint, total in zip(self._priors, self._transitions, self._joint, self._total, strict=True):
-            counted.add(label, given)
-            column = prior[:, label] * counted.rows[label].astype(np.float32)[self.seen.given]
-            total += column - joint[:, label]
+        other = self.seen.given != label
+        parts = zip(self._priors, self._transitions, self._joint, self._others, shares, strict=True)
+        for prior, counted, joint, others, share in parts:
+            column = prior[:, label] * counted.settle(share, label, given)[self.seen.given]
+            others += np.where(other, column - joint[:, label], 0.0)
+            np.maximum(others, 0.0, out=others)
             joint[:, label] = column
 
 
 class _Counted:
-    """A transition matrix that answers add to: what was fitted weighs as :data:`_STRENGTH` rows a class."""
+    """A transition matrix kept up to date: expected pairs of all rows, an answered row's replaced by what it is."""
 
-    def __init__(self, reading: Hypothesis):
+    def __init__(self, reading: Hypothesis, counts: Pairs):
+        self._like = reading.transition
+        self._counts = counts.dense()
+        self._rate = float(np.clip(1 - np.trace(self._counts) / max(self._counts.sum(), 1.0), 1e-4, 0.99))
         self.rows = reading.transition.dense()
-        self._counts = _STRENGTH * self.rows
 
     def of_given(self, given: Ints) -> Floats:
         """(n, K) P(given | class)."""
         return np.ascontiguousarray(self.rows.T, np.float32)[given]
 
-    def add(self, true: int, given: int) -> None:
-        """One more pair."""
+    def settle(self, share: Floats, true: int, given: int) -> Floats:
+        """A row that was believed to be distributed as ``share`` (K,) is of class ``true``. Returns P(given | true)."""
+        self._counts[:, given] = np.maximum(self._counts[:, given] - share, 0.0)
         self._counts[true, given] += 1.0
-        self.rows[true] = self._counts[true] / self._counts[true].sum()
+        row = self._counts[true]
+        errors, like = row.sum() - row[true], self._like
+        wrong = (errors + like.pull * self._rate) / (row.sum() + like.pull)
+        new = wrong * (row + like.strength / max(len(row) - 1, 1)) / (errors + like.strength)
+        new[true] = 1.0 - wrong
+        self.rows[true] = new
+        return np.asarray(new, np.float32)

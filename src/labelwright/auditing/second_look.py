@@ -87,8 +87,8 @@ class SecondLook:
     @staticmethod
     def restored(state: Mapping[str, Any]) -> SecondLook:
         """As it was when :meth:`state` was called."""
-        arrays = (np.array(state[name], np.float32) for name in ("landmarks", "weights", "base"))
-        return SecondLook(*arrays, float(state["width"]))
+        landmarks, weights, base = (np.array(state[name], np.float32) for name in ("landmarks", "weights", "base"))
+        return SecondLook(landmarks, weights, base, float(state["width"]))
 
 
 def _squares(a: Floats, b: Floats) -> Floats:

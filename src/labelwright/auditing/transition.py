@@ -80,7 +80,8 @@ class Transition:
     """P(given | true), shrunk.
 
     wrong: (K,) probability that a row of each true class is labelled wrong. strength: how many rows the belief
-    "every wrong label alike" weighs. seen: (K,) wrong labels counted per true class. pairs: the off-diagonal counts.
+    "every wrong label alike" weighs, pull: the belief "every class alike wrong". seen: (K,) wrong labels counted per true
+    class. pairs: the off-diagonal counts.
 
     >>> counts = np.array([[90.0, 10.0, 0.0], [0.0, 100.0, 0.0], [0.0, 0.0, 100.0]])
     >>> t = Transition.fitted(Pairs.from_dense(counts))
@@ -92,6 +93,7 @@ class Transition:
     strength: float
     seen: Floats
     pairs: Pairs
+    pull: float = 1.0
 
     @property
     def classes(self) -> int:
@@ -99,30 +101,36 @@ class Transition:
         return len(self.wrong)
 
     @staticmethod
-    def fitted(pairs: Pairs) -> Transition:
-        """Rates from counts, by empirical Bayes."""
+    def fitted(pairs: Pairs, like: Transition | None = None) -> Transition:
+        """Rates from counts, by empirical Bayes. like: take over its strengths of shrinkage instead of reading them off."""
         k, true = pairs.classes, pairs.true
         off = true != pairs.given
-        errors = np.bincount(true[off], pairs.count[off], minlength=k)
-        rows = np.bincount(true, pairs.count, minlength=k)
+        errors: Floats = np.bincount(true[off], pairs.count[off], minlength=k).astype(float)
+        rows: Floats = np.bincount(true, pairs.count, minlength=k).astype(float)
         rate = min(max(float(errors.sum()), 0.5) / max(float(rows.sum()), 1.0), 0.99)
-        pull = _rate_strength(errors, rows, rate)
+        pull = _rate_strength(errors, rows, rate) if like is None else like.pull
         wrong = (errors + pull * rate) / (rows + pull)
         apart = Pairs(pairs.code[off], pairs.count[off], k)
-        return Transition(wrong, _spread_strength(apart, errors) if k > 2 else 1.0, errors, apart)
+        if like is not None:
+            return Transition(wrong, like.strength, errors, apart, pull)
+        return Transition(wrong, _spread_strength(apart, errors) if k > 2 else 1.0, errors, apart, pull)
 
     def of(self, true: Ints, given: Ints) -> Floats:
-        """``P(given | true)`` for arrays of the same shape (or broadcast); float64."""
+        """``P(given | true)`` for arrays of the same shape (or broadcast); float64. A true class of NO_LABEL stands for
+        any other than the given one: the mean over classes."""
         true, given = np.broadcast_arrays(true, given)
         k = self.classes
-        count = np.zeros(true.shape)
-        if len(self.pairs.code):
-            code = true.astype(np.int64) * k + given
+        out = np.where(true == given, 1.0 - self.wrong[true], float(self.wrong.mean()) / max(k - 1, 1))
+        apart = np.nonzero((true != given) & (true >= 0))
+        row, label = true[apart].astype(np.int64), given[apart]
+        count = np.zeros(len(row))
+        if len(self.pairs.code) and len(row):
+            code = row * k + label
             at = np.minimum(np.searchsorted(self.pairs.code, code), len(self.pairs.code) - 1)
             count = np.where(self.pairs.code[at] == code, self.pairs.count[at], 0.0)
         alike = self.strength / max(k - 1, 1)
-        off = self.wrong[true] * (count + alike) / (self.seen[true] + self.strength)
-        return np.where(true == given, 1.0 - self.wrong[true], off)
+        out[apart] = self.wrong[row] * (count + alike) / (self.seen[row] + self.strength)
+        return out
 
     def dense(self) -> Floats:
         """(K, K) ``transition[true, given]``, rows sum to one."""
@@ -139,6 +147,7 @@ class Transition:
         return {
             "wrong": self.wrong.tolist(),
             "strength": self.strength,
+            "pull": self.pull,
             "seen": self.seen.tolist(),
             "code": self.pairs.code.tolist(),
             "count": self.pairs.count.tolist(),
@@ -149,7 +158,7 @@ class Transition:
         """As it was when :meth:`state` was called."""
         wrong = np.array(state["wrong"], float)
         pairs = Pairs(np.array(state["code"], np.int64), np.array(state["count"], float), len(wrong))
-        return Transition(wrong, float(state["strength"]), np.array(state["seen"], float), pairs)
+        return Transition(wrong, float(state["strength"]), np.array(state["seen"], float), pairs, float(state["pull"]))
 
 
 def _rate_strength(errors: Floats, rows: Floats, rate: float) -> float:
@@ -169,7 +178,7 @@ def _spread_strength(pairs: Pairs, errors: Floats) -> float:
     return float(_STRENGTHS[score.argmax()])
 
 
-def wilson(share: Floats | float, rows: Floats | float, level: float = 0.95) -> tuple[Any, Any]:
+def wilson(share: Any, rows: Any, level: float = 0.95) -> tuple[Any, Any]:
     """Wilson's interval of shares counted on ``rows``; (0, 1) where there are none.
 
     >>> low, high = wilson(0.5, 100.0)

@@ -90,15 +90,14 @@ def run(
 
     Run it again with the same --state to go on: rows the ledger has are skipped.
     """
-    listed = _listed(drop)
-    columns = Columns(label, id, trusted_column, truth, source_column, listed)
+    columns = Columns(label, id, trusted_column, truth, source_column, listed(drop))
     if dynamic and budget_total is None:
         raise SettingsError("--dynamic needs the questions in all; give --budget-total N")
     opened = source_of(source, data_dir)
     place = folder(state, ledger)
     expected = place.expected_batches(opened.num_rows, batch_size) if dynamic else 20
     settings = Settings(
-        columns, batch_size, first_batch, clean_rows, _listed(classes) or None, selector, quality, classifier,
+        columns, batch_size, first_batch, clean_rows, listed(classes) or None, selector, quality, classifier,
         budget, budget_total, dynamic, expected, measure, expert, error_rate, 1.0, buffer,
         correct if correct > 0 else None, max_rows, seed,
     )  # fmt: skip
@@ -111,7 +110,8 @@ def run(
         show(summary)
 
 
-def _listed(text: str | None) -> tuple[str, ...]:
+def listed(text: str | None) -> tuple[str, ...]:
+    """The parts of a list with commas, each once."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) if text else ()
 
 

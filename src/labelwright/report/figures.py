@@ -175,8 +175,7 @@ def figures(data: Mapping[str, Any], folder: Path) -> dict[str, dict[str, str]]:
             data["confusion"]["transition"] is not None,
             matrix,
             "Which labels are mistaken for which",
-            (min(8.8, 3.2 + 0.34 * k), min(7.8, 2.2 + 0.31 * k)),
-            (4.1, 4.0),
+            *matrix_sizes(k),
         ),
         "answers": (bool(data["questions"]["found"]), answers, "What the answers bought", (8.8, 3.4), (4.1, 3.5)),
     }
@@ -187,9 +186,21 @@ def figures(data: Mapping[str, Any], folder: Path) -> dict[str, dict[str, str]]:
             (folder / f"{name}{suffix}").unlink(missing_ok=True)
         if present:
             _drawn(draw, data, wide, False, title, folder / name)
-            pages = {"wide": (wide, False), "narrow": (narrow, True)}
-            out[name] = {w: _inline(_drawn(draw, data, size, n, None, f"{name}-{w}")) for w, (size, n) in pages.items()}
+            out[name] = for_page(draw, data, wide, narrow, name)
     return out
+
+
+def for_page(
+    draw: Draw, data: Mapping[str, Any], wide: tuple[float, float], narrow: tuple[float, float], name: str
+) -> dict[str, str]:
+    """A figure as SVG for the page, drawn for wide and for narrow screens. wide, narrow: sizes in inches."""
+    sizes = {"wide": (wide, False), "narrow": (narrow, True)}
+    return {width: _inline(_drawn(draw, data, size, n, None, f"{name}-{width}")) for width, (size, n) in sizes.items()}
+
+
+def matrix_sizes(classes: int) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Sizes of :func:`matrix`, wide and narrow, in inches."""
+    return (min(8.8, 3.2 + 0.34 * classes), min(7.8, 2.2 + 0.31 * classes)), (4.1, 4.0)
 
 
 def _drawn(

@@ -33,30 +33,39 @@ VERDICT_WORDS = {
 
 def page(data: Mapping[str, Any], figures: Mapping[str, Mapping[str, str]]) -> str:
     """The report as HTML. data: as of ``report_data``. figures: name -> {"wide", "narrow"}: trusted SVG."""
-    shelf = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    shelf.filters |= {
+    total = data["totals"]["rows"]
+    counts = {fate: sum(b[fate] for b in data["batches"]) for fate in FATES}
+    fates = [{"name": f, "word": FATE_WORDS[f], "count": n, "share": n / total} for f, n in counts.items() if n]
+    settings = data["provenance"]["settings"]
+    return (
+        shelf()
+        .get_template("template.html.j2")
+        .render(
+            d=data,
+            t=data["totals"],
+            figures=dict.fromkeys(("accuracy", "verdicts", "noise", "matrix", "answers")) | dict(figures),
+            fates=fates,
+            bins=binned(data["batches"]),
+            alt=_alternatives(data, fates),
+            words=VERDICT_WORDS,
+            truth_rows=_truth_rows(data["truth"]) if data["truth"] else [],
+            simulated=settings.get("expert") in ("oracle", "fallible"),
+            settings=json.dumps(settings, indent=1, ensure_ascii=False),
+        )
+    )
+
+
+def shelf() -> Environment:
+    """Where templates lie: everything put into them is escaped, and what is missing is an error."""
+    found = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+    found.filters |= {
         "percent": lambda share: _together(words.percent(share)),
         "together": _together,
         "count": words.count,
         "shortened": shortened,
     }
-    shelf.globals["counted"] = words.count
-    total = data["totals"]["rows"]
-    counts = {fate: sum(b[fate] for b in data["batches"]) for fate in FATES}
-    fates = [{"name": f, "word": FATE_WORDS[f], "count": n, "share": n / total} for f, n in counts.items() if n]
-    settings = data["provenance"]["settings"]
-    return shelf.get_template("template.html.j2").render(
-        d=data,
-        t=data["totals"],
-        figures=dict.fromkeys(("accuracy", "verdicts", "noise", "matrix", "answers")) | dict(figures),
-        fates=fates,
-        bins=binned(data["batches"]),
-        alt=_alternatives(data, fates),
-        words=VERDICT_WORDS,
-        truth_rows=_truth_rows(data["truth"]) if data["truth"] else [],
-        simulated=settings.get("expert") in ("oracle", "fallible"),
-        settings=json.dumps(settings, indent=1, ensure_ascii=False),
-    )
+    found.globals["counted"] = words.count
+    return found
 
 
 def _together(text: str) -> str:

@@ -1,0 +1,197 @@
+"""Files of an audit: the user's table and answers come in; results and questions go out."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from labelwright.auditing.result import Audit
+from labelwright.errors import DataError, SettingsError
+from labelwright.streams import Columns, label_text
+from labelwright.tables import TableSource, write_bytes, write_table
+
+ADDED = ("id", "is_label_issue", "given_label", "predicted_label", "label_score", "probability")
+_HEAD = ("id", "label", "given_label", "suggestion", "confidence")
+_LONGEST = 18
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is to be audited, as the user has it.
+
+    labels: (n,) labels, None where missing, or a .npy file. table: all columns of the user's table. shown: those that
+    a person should see beside a label. features: those that models may see. ids, sources, predictions: (n,) or None.
+    id_name: the column of the ids. notes: what was odd.
+    """
+
+    labels: Any
+    table: pa.Table | None = None
+    shown: pa.Table | None = None
+    features: pa.Table | None = None
+    ids: npt.NDArray[Any] | None = None
+    sources: npt.NDArray[Any] | None = None
+    predictions: npt.NDArray[Any] | None = None
+    id_name: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_given(source: TableSource, columns: Columns, *, predictions: str | None = None) -> Given:
+    """Read a whole table. Label, id, source, predictions and dropped columns are no features.
+
+    predictions: column of what a model predicts. Raises SourceError when a column is not there.
+    """
+    source.require(*columns.not_features, *((predictions,) if predictions else ()))
+    table = next(iter(source.chunks(1 << 62)))
+    hidden = {*columns.not_features, predictions}
+    seen = [name for name in table.column_names if name not in hidden]
+    told = {columns.label, columns.id, predictions}
+    shown = [name for name in table.column_names if name not in told]
+    notes = []
+    if source.skipped_lines:
+        notes.append(
+            f"{source.skipped_lines:,} lines of {source.name} had too few or too many fields and were left out"
+        )
+    return Given(
+        label_values(table.column(columns.label)),
+        table,
+        table.select(shown) if shown else None,
+        table.select(seen) if seen else None,
+        None if columns.id is None else _names(table.column(columns.id)),
+        None if columns.source is None else np.array(label_text(table.column(columns.source)), object),
+        None if predictions is None else np.array(label_values(table.column(predictions)), object),
+        columns.id,
+        tuple(notes),
+    )
+
+
+def label_values(column: pa.ChunkedArray) -> list[Any]:
+    """Labels of a column, None where missing: whole numbers where all are, so that they name columns of probabilities by
+    position; text otherwise.
+
+    >>> label_values(pa.chunked_array([["10", None, "9"]])), label_values(pa.chunked_array([["01", "2"]]))
+    ([10, None, 9], ['01', '2'])
+    """
+    texts = label_text(column)
+    try:
+        numbers = [None if text is None or len(text) > _LONGEST else int(text) for text in texts]
+    except ValueError:
+        return list(texts)
+    same = all(text is None or str(number) == text for text, number in zip(texts, numbers, strict=True))
+    return numbers if same else list(texts)
+
+
+def _names(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """(n,) the rows' names as text; a row without one is called by its place, as ``run`` does."""
+    texts = label_text(column)
+    return np.array([text or f"(no id, row {at})" for at, text in enumerate(texts)], object)
+
+
+def read_answers_file(
+    path: Path, ids: Sequence[Any] | npt.NDArray[Any] | None, rows: int, classes: Collection[str] = ()
+) -> dict[int, str]:
+    """What experts answered: row position -> label.
+
+    path: CSV with the columns ``id`` and ``label``, as questions.csv has them; an empty label, or "unsure", is no answer.
+    ids: (rows,) names of the rows; without them an id is a position. rows: how many there are. classes: their names, in
+    case one of them is named "unsure".
+    Raises DataError for a missing column, a row that does not exist, or an id that names several rows.
+    """
+    said = {name: label for name, label in _said(path).items() if label.lower() != "unsure" or label in classes}
+    place: dict[str, int] = {}
+    twice: set[str] = set()
+    for at, name in enumerate(range(rows) if ids is None else ids):
+        text = str(name)
+        if text in said:
+            if text in place:
+                twice.add(text)
+            place[text] = at
+    strangers = [name for name in said if name not in place]
+    if strangers:
+        raise DataError(
+            f"{path} answers row {strangers[0]!r}, which is not among the rows ({len(strangers)} of {len(said)} answers are "
+            "about unknown rows); give the same --id as when the questions were written, or remove these answers"
+        )
+    if twice:
+        name = sorted(twice)[0]
+        raise DataError(f"{path} answers row {name!r}, but several rows have that id; make the ids unique")
+    return {place[name]: label for name, label in said.items()}
+
+
+def _said(path: Path) -> dict[str, str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark first
+    except (UnicodeError, OSError) as error:
+        raise DataError(f"{path} cannot be read ({error}); save it as CSV in UTF-8") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if not {"id", "label"} <= set(reader.fieldnames or ()):
+        raise DataError(
+            f"{path} has columns {reader.fieldnames}; expected 'id' and 'label': keep the header of questions.csv"
+        )
+    answers = {(row["id"] or "").strip(): (row["label"] or "").strip() for row in reader}
+    return {name: label for name, label in answers.items() if label}
+
+
+def result_table(audit: Audit, given: Given) -> pa.Table:
+    """(n rows) the user's columns, then :data:`ADDED`; a user's column of an added name becomes ``<name>_original``, but for
+    an id column that is named ``id``."""
+    issues = audit.issues
+    ids = np.arange(len(audit)) if audit.ids is None else audit.ids
+    added: dict[str, Any] = {"id": pa.array(ids)}
+    added |= {name: pa.array(issues[name].to_numpy(), from_pandas=True) for name in issues.columns}
+    table = given.table
+    if table is None:
+        return pa.table(added)
+    if given.id_name == "id":
+        added.pop("id")
+    names = [f"{name}_original" if name in added else name for name in table.column_names]
+    table = table.rename_columns(names)
+    for name, values in added.items():
+        table = table.append_column(name, values)
+    return table
+
+
+def write_result(audit: Audit, given: Given, path: Path) -> None:
+    """Write :func:`result_table` as CSV or Parquet. Raises SourceError when it cannot be written."""
+    write_table(result_table(audit, given), path)
+
+
+def write_audit_questions(audit: Audit, count: int, path: Path) -> int:
+    """Write the ``count`` rows worth asking about as CSV, with the rows' own columns: an expert fills in ``label`` and saves
+    it as the answers file. Returns how many there are."""
+    from labelwright.report.rows import shortened
+
+    asked = audit.questions(count)
+    at = asked["position"].to_numpy()
+    rows = [{}] * len(at) if audit.rows is None else audit.rows.take(at).to_pylist()
+    extra = [name for name in (() if audit.rows is None else audit.rows.column_names) if name not in _HEAD]
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow([*_HEAD, *extra])
+    for place, row, q in zip(at, rows, asked.itertuples(), strict=True):
+        name = place if audit.ids is None else audit.ids[place]
+        cells = ("" if row[key] is None else shortened(row[key], 300) for key in extra)
+        writer.writerow([name, "", q.given_label, q.predicted_label, f"{q.probability:.4f}", *cells])
+    write_bytes(out.getvalue().encode(), path)
+    return len(at)
+
+
+def check_places(wanted: Mapping[str, Path | None]) -> None:
+    """Say before the work, not after it, that a file cannot be written. wanted: option -> path.
+
+    Raises SettingsError.
+    """
+    for option, path in wanted.items():
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise SettingsError(f"{option} {path} is in a folder that does not exist; make it, or choose another")
+        if path.is_dir():
+            raise SettingsError(f"{option} {path} is a folder; give the name of a file")
