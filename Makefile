@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test lint soak bench clean
+.PHONY: demo test lint soak bench bench-audit clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,13 @@ soak: .venv/installed  ## the long fault tests: 50 kills, large fuzz runs
 
 bench: .venv/installed  ## speed and memory, each against a named rival in the same run
 	$(BIN)/python benchmarks/run.py
+
+bench-audit: .venv/installed  ## the audit against cleanlab: quality, expert effort, speed; hours the first time, needs LABELWRIGHT_DATA
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check cleanlab==2.9.0
+	$(BIN)/python benchmarks/audit_cells.py
+	$(BIN)/python benchmarks/audit_quality.py --output experiments/results/audit-quality.json
+	$(BIN)/python benchmarks/audit_effort.py --output experiments/results/audit-effort.json
+	$(BIN)/python benchmarks/audit_speed.py --json experiments/results/audit-speed.json
 
 clean:
 	rm -rf .venv demo

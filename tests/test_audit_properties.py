@@ -57,13 +57,13 @@ def test_tied_rows_may_come_in_any_order(seed: int, n: int, k: int, noise: float
 
 
 @settings(max_examples=25, deadline=None)
-@given(SEEDS, st.sampled_from([30, 400, 1500]), CLASSES, NOISES, st.sampled_from(KINDS[:1] + KINDS[2:4]))
+@given(SEEDS, st.sampled_from([30, 400, 1500]), CLASSES, NOISES, st.sampled_from(KINDS))
 def test_classes_may_come_in_any_order(seed: int, n: int, k: int, noise: float, kind: str) -> None:
     data = made(n, k, noise, seed, kind=kind)
     renamed = np.random.default_rng(seed).permutation(k)  # column j of the new data is column renamed[j] of the old
     a, b = audited(data.given, data.proba), audited(np.argsort(renamed)[data.given], data.proba[:, renamed])
     assert_alike(a, b, atol=2e-2)
-    clear = a.whole.probability > 0.55
+    clear = (a.whole.probability > 0.55) & (np.abs(a.label_score - 0.5) > 0.04)
     np.testing.assert_array_equal(renamed[b.whole.predicted][clear], a.whole.predicted[clear])
 
 

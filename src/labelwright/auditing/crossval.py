@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,12 +135,28 @@ def cross_validated(
     )
     out = np.zeros((len(codes), classes), np.float32)
     pool = Parallel(n_jobs=workers or cores(), prefer="threads", return_as="generator")
-    for done, ((_, test), proba) in enumerate(zip(cut, pool(jobs)), 1):
-        out[labelled[test]] = proba[: len(test)]
-        out[rest] += proba[len(test) :] / splits
-        if progress is not None:
-            progress(done, splits)
+    with _warnings_kept():
+        for done, ((_, test), proba) in enumerate(zip(cut, pool(jobs)), 1):
+            out[labelled[test]] = proba[: len(test)]
+            out[rest] += proba[len(test) :] / splits
+            if progress is not None:
+                progress(done, splits)
     return calibrated(out, codes)
+
+
+@contextmanager
+def _warnings_kept() -> Iterator[None]:
+    """scikit-learn's forests set the warning filters, which all threads share: two at a time mix them up, and then complain
+    that there are none. The filters are put back afterwards, and that complaint is not shown."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Any, *rest: Any, **more: Any) -> None:
+            if "sklearn.utils.parallel.delayed" not in str(message):
+                shown(message, *rest, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _one_fold(classifier: Any, X: Any, codes: Ints, train: Ints, test: Ints, classes: int) -> Floats:

@@ -59,16 +59,17 @@ def read_given(source: TableSource, columns: Columns, *, predictions: str | None
         notes.append(
             f"{source.skipped_lines:,} lines of {source.name} had too few or too many fields and were left out"
         )
+    said = None if predictions is None else np.array(label_values(table.column(predictions)), object)
     return Given(
         label_values(table.column(columns.label)),
-        table,
-        table.select(shown) if shown else None,
-        table.select(seen) if seen else None,
-        None if columns.id is None else _names(table.column(columns.id)),
-        None if columns.source is None else np.array(label_text(table.column(columns.source)), object),
-        None if predictions is None else np.array(label_values(table.column(predictions)), object),
-        columns.id,
-        tuple(notes),
+        table=table,
+        shown=table.select(shown) if shown else None,
+        features=table.select(seen) if seen else None,
+        ids=None if columns.id is None else _names(table.column(columns.id)),
+        sources=None if columns.source is None else np.array(label_text(table.column(columns.source)), object),
+        predictions=said,
+        id_name=columns.id,
+        notes=tuple(notes),
     )
 
 

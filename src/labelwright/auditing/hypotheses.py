@@ -25,7 +25,7 @@ _PULL = 1e-3
 _LOW_SHARE = 0.25
 _FIT_ROWS = 2048
 _NARROW_ROUNDS = 4
-_TINY = np.float32(1e-12)
+_TINY = np.float32(1e-35)
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ class Audit:
 
     def _drawn_rates(self) -> Floats:
         """(draws, 3) noise rate, precision, recall as they might be: the line from score to probability is drawn from its
-        posterior; an answered row counts as what it is."""
+        posterior, then how many rows are wrong under it; an answered row counts as what it is."""
         rng = np.random.default_rng(self.seed)
         score = self.whole.score[self.ranking].astype(float)
         open_ = np.isfinite(score)
@@ -193,9 +193,9 @@ class Audit:
             weight = np.ones(len(score))
         out = []
         for line in self.judge.line.draws(_DRAWS, rng):
-            wrong = line(score) * weight
-            hit = wrong[score < 0].sum() + settled
-            all_wrong = wrong.sum() + found
+            chance, doubted = line(score), score < 0
+            hit = _drawn(chance[doubted], weight[doubted], rng) + settled
+            all_wrong = hit + _drawn(chance[~doubted], weight[~doubted], rng) + found - settled
             out.append((all_wrong / max(m, 1), hit / max(flagged, 1), hit / max(all_wrong, 1e-9)))
         return np.clip(np.array(out), 0.0, 1.0)
 
@@ -520,6 +520,12 @@ class Audit:
             ],
             "notes": list(self.notes),
         }
+
+
+def _drawn(chance: Floats, weight: Floats, rng: np.random.Generator) -> float:
+    """How many of ``weight`` rows are wrong, each with its ``chance``: the sum's normal approximation."""
+    mean, variance = float((weight * chance).sum()), float((weight * chance * (1 - chance)).sum())
+    return float(np.clip(rng.normal(mean, np.sqrt(variance)), 0.0, weight.sum()))
 
 
 def assembled(

@@ -21,6 +21,7 @@ from labelwright.types import Floats, Ints
 
 _LANDMARKS = 512
 _ROWS_PER_LANDMARK = 10
+_RARE_ROWS, _RARE_LANDMARKS = 30, 3
 _WIDTH = 0.3
 _PENALTIES = (1e-5, 1e-4, 1e-3)
 _FLOOR = 1e-4
@@ -49,12 +50,13 @@ class SecondLook:
     def fitted(proba: Floats, given: Ints) -> tuple[SecondLook, Floats]:
         """The correction, and its (n, K) leave-one-out predictions for the rows it was fitted on.
 
-        proba: (n, K) float32 out-of-sample probabilities, in random order: the first rows serve as landmarks.
+        proba: (n, K) float32 out-of-sample probabilities, in random order: the first rows serve as landmarks, and the first
+        of each rare class, which would else be judged by none of its kind.
         given: (n,) labels.
         """
         n, k = proba.shape
         where = place(proba)
-        landmarks = where[: max(2, min(_LANDMARKS, n // _ROWS_PER_LANDMARK))]
+        landmarks = where[_landmarks(given, np.bincount(given, minlength=k))]
         between = _squares(landmarks.astype(float), landmarks.astype(float))
         apart = between[np.triu_indices(len(landmarks), 1)]
         width = _WIDTH * max(float(np.median(apart)), 1e-3)
@@ -72,12 +74,21 @@ class SecondLook:
         found = [_left_out(spread, squared, inner, target, np.maximum(power, 0.0) + p * n) for p in _PENALTIES]
         best = int(np.argmin([error for error, _, _ in found]))
         _, left_out, coefficients = found[best]
-        weights = shape @ (basis @ coefficients)
-        return SecondLook(landmarks, weights, base.astype(np.float32), width), left_out + base.astype(np.float32)
+        weights = (shape @ (basis @ coefficients)).astype(np.float32)
+        look = SecondLook(landmarks, weights, base.astype(np.float32), width)
+        return look, look._with_unseen(left_out + look.base, proba)
 
     def __call__(self, proba: Floats) -> Floats:
         """(n, K) float32 estimates of P(given label | row); they may leave [0, 1] a little."""
-        return _kernel(_squares(place(proba), self.landmarks), self.width) @ self.weights + self.base
+        found = _kernel(_squares(place(proba), self.landmarks), self.width) @ self.weights + self.base
+        return self._with_unseen(found, proba)
+
+    def _with_unseen(self, found: Floats, proba: Floats) -> Floats:
+        """Of a class that no label names nothing was learned: there the probabilities stand as they came."""
+        unseen = self.base == 0
+        if unseen.any():
+            found[:, unseen] = proba[:, unseen]
+        return found
 
     def state(self) -> dict[str, Any]:
         """JSON values that :meth:`restored` needs."""
@@ -89,6 +100,17 @@ class SecondLook:
         """As it was when :meth:`state` was called."""
         landmarks, weights, base = (np.array(state[name], np.float32) for name in ("landmarks", "weights", "base"))
         return SecondLook(landmarks, weights, base, float(state["width"]))
+
+
+def _landmarks(given: Ints, rows: Ints) -> Ints:
+    """Positions of the landmarks among rows with labels ``given`` (n,); rows: (K,) how many each class has."""
+    n = len(given)
+    first = max(2, min(_LANDMARKS, n // _ROWS_PER_LANDMARK))
+    order = np.argsort(given, kind="stable")
+    turn = np.empty(n, np.int64)
+    turn[order] = np.arange(n) - np.repeat(np.cumsum(rows) - rows, rows)
+    few = (rows[given] <= _RARE_ROWS) & (turn < _RARE_LANDMARKS)
+    return np.flatnonzero((np.arange(n) < first) | few)
 
 
 def _squares(a: Floats, b: Floats) -> Floats:

@@ -116,9 +116,7 @@ def main() -> None:
 
 
 def _stopped() -> NoReturn:
-    print(
-        "labelwright: stopped; everything up to the last batch is safe, run the same command to go on", file=sys.stderr
-    )
+    print("labelwright: stopped; nothing that was finished is lost, run the same command to go on", file=sys.stderr)
     sys.exit(INTERRUPTED)
 
 

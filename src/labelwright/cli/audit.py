@@ -15,7 +15,7 @@ import typer
 from labelwright.cli.app import app, say
 from labelwright.cli.common import DataDir, Json, Seed, Workers
 from labelwright.cli.run import listed, progress_bar, source_of
-from labelwright.errors import SettingsError
+from labelwright.errors import DataError, SettingsError
 from labelwright.streams import Columns
 from labelwright.tables import CSV_SUFFIXES, PARQUET_SUFFIXES
 
@@ -212,28 +212,41 @@ def judged(
     """Read what there is, and audit it."""
     from labelwright.auditing import audit as audit_all
     from labelwright.auditing import load_audit
+    from labelwright.settings import make_classifier
 
     given = _read(asked, data_dir)
     if asked.pred_probs is None and given.features is None:
         raise SettingsError(
             f"{asked.file} has no column left to learn from beside the named ones; give --pred-probs, or drop fewer columns"
         )
-    known = _answers(asked, given)
-    more: dict[str, Any] = {"answers": known, "sources": given.sources, "ids": given.ids}
+    more: dict[str, Any] = {"answers": _answers(asked, given), "sources": given.sources, "ids": given.ids}
+    notes = list(given.notes)
     with warnings.catch_warnings(), progress() as tell:
         warnings.filterwarnings("ignore", "the probabilities ")  # a note says the same
+        if asked.pred_probs is not None:
+            more["features"] = _features(given, notes)
         if asked.state is not None:
             found = load_audit(asked.state).audit(given.labels, asked.pred_probs, **more)
         else:
-            model = None
-            if classifier != "auto":
-                from labelwright.settings import make_classifier
+            X = given.features if asked.pred_probs is None else None
+            model = None if classifier == "auto" else make_classifier(classifier, seed)
+            more |= {"X": X, "classifier": model, "folds": folds, "workers": workers, "random_state": seed}
+            found = audit_all(given.labels, asked.pred_probs, progress=tell, **more)
+    return given, replace(found, rows=given.shown, notes=(*notes, *found.notes))
 
-                model = make_classifier(classifier, seed)
-            probs = asked.pred_probs
-            more |= {"folds": folds, "workers": workers, "random_state": seed, "progress": tell}
-            found = audit_all(given.labels, probs, X=given.features, classifier=model, **more)
-    return given, replace(found, rows=given.shown, notes=(*given.notes, *found.notes))
+
+def _features(given: Given, notes: list[str]) -> Any:
+    """Features to find near-duplicates by, beside probabilities that were given; None where there are none to be had."""
+    from labelwright.auditing.crossval import read_features
+    from labelwright.report.audit_data import MANY
+
+    if given.features is None or given.features.num_rows > MANY:
+        return None
+    try:
+        return read_features(given.features, given.features.num_rows).X
+    except DataError as error:
+        notes.append(f"near-duplicates were not looked for: {error}")
+        return None
 
 
 def _read(asked: Asked, data_dir: str | None) -> Given:

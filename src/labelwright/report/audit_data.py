@@ -102,11 +102,12 @@ def rests_on(audit: Audit) -> str:
         found = int((audit.known[audit.known != NO_LABEL] != audit.labels.codes[audit.known != NO_LABEL]).sum())
         return (
             f"Experts answered for {count(answers, 'row')} and called {count(found, 'label')} wrong. How many others are wrong "
-            "is read from a line that was fitted to these answers; every further answer narrows the intervals."
+            "is read from a line that was fitted to these answers; more answers narrow the intervals, most of all those about rows "
+            "that are near the decision line."
         )
     return (
         "Nobody has answered a question yet, so both shares rest on the probabilities alone. A model may be surer than "
-        "it should be, or less sure: the intervals hold both. Ten or twenty answers narrow them a great deal."
+        "it should be, or less sure: the intervals hold both. Answers narrow them."
     )
 
 
