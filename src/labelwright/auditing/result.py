@@ -18,7 +18,7 @@ from labelwright.auditing.passes import Fit, Whole, evidence_of, fit, judge_all
 from labelwright.auditing.reading import Labels, Probabilities, read_answers
 from labelwright.auditing.running import Running
 from labelwright.auditing.second_look import place
-from labelwright.auditing.transition import wilson
+from labelwright.auditing.transition import Pairs, wilson
 from labelwright.errors import DataError, SettingsError
 from labelwright.types import NO_LABEL, Floats, Ints
 
@@ -240,17 +240,22 @@ class Audit:
         }
         return pd.DataFrame(value, **names), pd.DataFrame(low, **names), pd.DataFrame(high, **names)
 
-    def _long_transition(self) -> pd.DataFrame:
-        import pandas as pd
-
+    @cached_property
+    def _believed(self) -> Pairs:
+        """Expected (true, given) pairs, averaged over both readings."""
         w = self.judge.weight
         first, second = self.whole.counts
-        both = type(first).of(
+        return Pairs.of(
             np.concatenate([first.true, second.true]),
             np.concatenate([first.given, second.given]),
             self.judge.classes,
             np.concatenate([w * first.count, (1 - w) * second.count]),
         )
+
+    def _long_transition(self) -> pd.DataFrame:
+        import pandas as pd
+
+        both = self._believed
         rows = np.bincount(both.true, both.count, minlength=self.judge.classes)[both.true]
         share = both.count / np.maximum(rows, 1e-9)
         low, high = wilson(share, rows)
@@ -270,18 +275,11 @@ class Audit:
         rows = np.bincount(codes[here], minlength=k)
         issues = np.bincount(codes[self.flagged], minlength=k)
         rate, low, high = self._rates_by(codes, k)
-        w = self.judge.weight
+        counts = self._believed
+        off = np.flatnonzero(counts.true != counts.given)
+        off = off[np.argsort(counts.count[off], kind="stable")]
         best, most = np.full(k, NO_LABEL), np.zeros(k)
-        for counts, part in zip(self.whole.counts, (w, 1 - w), strict=True):
-            off = np.flatnonzero(counts.true != counts.given)
-            off = off[np.argsort(counts.count[off], kind="stable")]
-            top = np.full(k, NO_LABEL)
-            top[counts.given[off]] = off
-            found = top >= 0
-            amount = np.zeros(k)
-            amount[found] = counts.count[top[found]]
-            better = found & (part * amount > most)
-            best[better], most[better] = counts.true[top[better]], part * amount[better]
+        best[counts.given[off]], most[counts.given[off]] = counts.true[off], counts.count[off]
         share = np.divide(most, rows, out=np.zeros(k), where=rows > 0)
         frame = pd.DataFrame(
             {
