@@ -124,20 +124,15 @@ class Narrow:
 
     @staticmethod
     def of(proba: Floats, given: Ints) -> Narrow:
-        """From probabilities (n, K) float32 and given labels (n,). Reads each probability once."""
-        rows = np.arange(len(given))
-        rival = proba.argmax(axis=1)
-        own, other = proba[rows, given], proba[rows, rival]
-        agrees = rival == given
-        unsure = np.flatnonzero(agrees & (own < 0.5))
-        if len(unsure):
-            rest = proba[unsure]
-            rest[np.arange(len(unsure)), given[unsure]] = -1.0
-            rival[unsure] = rest.argmax(axis=1)
-            other[unsure] = proba[unsure, rival[unsure]]
-            agrees[unsure] = False
-        rival[agrees] = NO_LABEL
-        other[agrees] = 1 - own[agrees]
+        """From probabilities (n, K) float32 and given labels (n,). Only rows whose label holds less than half are searched."""
+        own = proba[np.arange(len(given)), given]
+        other, rival = 1 - own, np.full(len(given), NO_LABEL, np.int32)
+        contested = np.flatnonzero(own < 0.5)
+        if len(contested):
+            rest, label = proba[contested], given[contested]
+            rest[np.arange(len(contested)), label] = -1.0
+            best = rest.argmax(axis=1)
+            rival[contested], other[contested] = best, rest[np.arange(len(contested)), best]
         return Narrow(own, other, rival)
 
     def take(self, index: Ints | slice) -> Narrow:
