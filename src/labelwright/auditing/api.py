@@ -166,7 +166,7 @@ def _same_length(named: Labels, **given: Any) -> None:
 def _check_sample(proba: Probabilities, named: Labels, notes: list[str]) -> None:
     """Warn when the probabilities look as if the model had been trained on these very labels, or never seen them."""
     rows = np.flatnonzero(named.codes != NO_LABEL)
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), 4096)).astype(int)]
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), 4096, 500 + 1_000_000 // proba.classes)).astype(int)]
     if len(rows) < _ENOUGH:
         return
     sample, label = proba.rows(rows), named.codes[rows]

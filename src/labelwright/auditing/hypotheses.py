@@ -70,7 +70,13 @@ def likelihood(transition: Transition, seen: Evidence) -> Floats:
     """(n, C) float32 log P(given label | class of each column)."""
     if seen.classes is None:
         return transition.log_given[seen.given]
-    return np.log(np.maximum(transition.of(seen.classes, seen.given[:, None]), 1e-12)).astype(np.float32)
+    rival = seen.classes[:, 1]
+    named = np.flatnonzero(rival != NO_LABEL)
+    out = np.empty((len(seen), 2), np.float32)
+    out[:, 0] = np.log(np.maximum(1.0 - transition.wrong, _TINY)).astype(np.float32)[seen.given]
+    out[:, 1] = np.log(max(transition.any_other, float(_TINY)))
+    out[named, 1] = np.log(np.maximum(transition.of(rival[named], seen.given[named]), _TINY))
+    return out
 
 
 def hard_rows(seen: Evidence, known: Ints, classes: int) -> Hypothesis:
@@ -139,10 +145,14 @@ def expected_pairs(share: Floats, seen: Evidence, classes: int) -> Pairs:
         n = len(seen)
         label = csr_matrix((np.ones(n, np.float32), seen.given, np.arange(n + 1)), shape=(n, classes))
         return Pairs.from_dense(np.asarray(label.T @ share, float).T)
-    given = np.repeat(seen.given[:, None], share.shape[1], axis=1).ravel()
-    true, weight = seen.classes.ravel(), share.ravel().astype(float)
-    named = np.flatnonzero((true != NO_LABEL) & (weight > 1e-6))
-    return Pairs.of(true[named], given[named], classes, weight[named])
+    rival = seen.classes[:, 1]
+    named = np.flatnonzero((rival != NO_LABEL) & (share[:, 1] > 1e-6))
+    apart = Pairs.of(rival[named], seen.given[named], classes, share[named, 1].astype(float))
+    same = np.bincount(seen.given, share[:, 0], minlength=classes)
+    met = np.flatnonzero(same)
+    code = np.concatenate([apart.code, met * classes + met])
+    order = np.argsort(code, kind="stable")
+    return Pairs(code[order], np.concatenate([apart.count, same[met]])[order], classes)
 
 
 def _where_sure(scaled: Floats, best: Ints, given: Ints, classes: int) -> Floats:

@@ -24,7 +24,8 @@ _BLOCK_CELLS = 131_072
 _THIN = 2_000_000
 _SMALL = 4096
 _DENSE_SUM = 2000
-_TOGETHER = 64
+_NARROW_CELLS = 4_194_304
+_NARROW_ROWS = 262_144
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -134,13 +135,10 @@ def narrowed(proba: Probabilities, given: Ints, *, block: int | None = None, thr
         found = Narrow.of(rows, label)
         out.own[part], out.other[part], out.rival[part] = found.own, found.other, found.rival
 
-    def many(parts: list[slice]) -> None:
-        for part in parts:
-            work(part)
-
-    parts = _parts(n, proba.classes, block)
+    # Large blocks: small ones stay in the cache, but then the threads wait for each other's turn in the interpreter.
+    parts = _parts(n, block or max(64, _NARROW_CELLS // proba.classes))
     with one_thread():
-        for _ in _mapped(many, [parts[i : i + _TOGETHER] for i in range(0, len(parts), _TOGETHER)], threads):
+        for _ in _mapped(work, parts, threads):
             pass
     return out
 
@@ -186,7 +184,9 @@ def judge_all(
         return out.put(at, judge, seen, known[at])
 
     done = 0
-    parts = _parts(n, 2 if narrow is not None else judge.classes, block)
+    parts = _parts(
+        n, block or (_NARROW_ROWS if narrow is not None else max(64, _BLOCK_CELLS // max(judge.classes, 128)))
+    )
     with one_thread():
         for pairs in _mapped(work, parts, threads):
             gathered.add(*pairs)
@@ -208,8 +208,7 @@ def _name_rivals(out: Whole, proba: Probabilities, given: Ints) -> None:
             out.predicted[at] = rows.argmax(axis=1)
 
 
-def _parts(n: int, classes: int, block: int | None) -> list[slice]:
-    size = block or max(64, _BLOCK_CELLS // (128 if 2 < classes < 128 else classes))
+def _parts(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labelwright.auditing import frames
 from labelwright.auditing.duplicates import dense_rows, near_duplicates, spread_out
+from labelwright.auditing.estimates import Estimate, TestAccuracy, drawn_rates, estimated
 from labelwright.auditing.evidence import DENSE
 from labelwright.auditing.judge import Judge
 from labelwright.auditing.passes import Fit, Whole, evidence_of, fit, judge_all
@@ -26,55 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SQUARE = 1000
-_DRAWS = 400
-
-
-class Estimate(float):
-    """A number with an interval (95 % unless said otherwise): a float that has ``low`` and ``high``.
-
-    >>> rate = Estimate(0.2, 0.1, 0.3)
-    >>> rate + 0.0, rate.low, rate.high
-    (0.2, 0.1, 0.3)
-    """
-
-    low: float
-    high: float
-
-    def __new__(cls, value: float, low: float, high: float) -> Estimate:
-        out = super().__new__(cls, value)
-        out.low, out.high = min(float(low), float(value)), max(float(high), float(value))
-        return out
-
-    def __repr__(self) -> str:
-        return f"{float(self):.4g} ({self.low:.4g} to {self.high:.4g})"
-
-    def __getnewargs__(self) -> tuple[float, float, float]:  # type: ignore[override]
-        return float(self), self.low, self.high
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """(low, high)."""
-        return self.low, self.high
-
-
-@dataclass(frozen=True)
-class TestAccuracy:
-    """Accuracy of a model on a test set whose labels are in doubt.
-
-    before: against the labels as given. after: expected against the true labels, with an interval that holds both the
-    few rows and the two readings of the doubt. flagged: rows in doubt; they are told, never changed.
-    """
-
-    before: Estimate
-    after: Estimate
-    flagged: int
-
-    def __str__(self) -> str:
-        return (
-            f"accuracy {100 * self.before:.2f} % against the labels as given; about {100 * self.after:.2f} % "
-            f"(95 % interval {100 * self.after.low:.2f} to {100 * self.after.high:.2f} %) if the {self.flagged} doubted labels "
-            "are judged as the audit does. No label was changed"
-        )
+_MODEL_ERROR = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,59 +102,38 @@ class Audit:
 
     @cached_property
     def noise_rate(self) -> Estimate:
-        """Share of wrong labels. The interval holds both readings of the doubt and the finite number of rows; with answers,
-        what these leave open."""
-        m = max(self.whole.rows, 1)
+        """Share of wrong labels. The interval holds both readings of the doubt, the finite number of rows, and a tenth of the rate
+        on either side for what the fitted rates are off themselves; with answers, what these leave open."""
         if (self.known != NO_LABEL).any():
-            drawn = self._drawn_rates()[:, 0]
-            return Estimate(drawn.mean(), *np.quantile(drawn, [0.025, 0.975]))
+            return estimated(self._rates[:, 0])
+        m = max(self.whole.rows, 1)
         rates = [1 - float(c.count[c.true == c.given].sum()) / m for c in self.whole.counts]
         w = self.judge.weight
         low, _ = wilson(min(rates), m)
         _, high = wilson(max(rates), m)
-        return Estimate(w * rates[0] + (1 - w) * rates[1], max(0.0, float(low)), min(1.0, float(high)))
+        return Estimate(
+            w * rates[0] + (1 - w) * rates[1], (1 - _MODEL_ERROR) * low, min(1.0, (1 + _MODEL_ERROR) * high)
+        )
 
     @cached_property
     def precision(self) -> Estimate:
         """Estimated share of the doubted labels that are wrong, with an interval; sharpened by every answer."""
-        drawn = self._drawn_rates()[:, 1]
-        return Estimate(drawn.mean(), *np.quantile(drawn, [0.025, 0.975]))
+        return estimated(self._rates[:, 1])
 
     @cached_property
     def recall(self) -> Estimate:
         """Estimated share of the wrong labels that are doubted, with an interval; sharpened by every answer."""
-        drawn = self._drawn_rates()[:, 2]
-        return Estimate(drawn.mean(), *np.quantile(drawn, [0.025, 0.975]))
+        return estimated(self._rates[:, 2])
 
-    def _drawn_rates(self) -> Floats:
-        """(draws, 3) noise rate, precision, recall as they might be: the line from score to probability is drawn from its
-        posterior, then how many rows are wrong under it; an answered row counts as what it is."""
-        rng = np.random.default_rng(self.seed)
+    @cached_property
+    def _rates(self) -> Floats:
+        """(draws, 3) see :func:`~labelwright.auditing.estimates.drawn_rates`; an answered row counts as what it is."""
         score = self.whole.score[self.ranking].astype(float)
         open_ = np.isfinite(score)
         asked = self.ranking[~open_]
-        found = (self.known[asked] != self.labels.codes[asked]).sum()
-        m, flagged = len(score), int((score < 0).sum())
-        settled = self._settled_flags(asked)
-        score = score[open_]
-        edges = np.unique(np.quantile(score, np.linspace(0, 1, 2000))) if len(score) > 4000 else score
-        if len(score) > 4000:
-            place_ = np.searchsorted(edges, score)
-            weight, total = np.bincount(place_).astype(float), np.bincount(place_, score)
-            here = weight > 0
-            score, weight = total[here] / weight[here], weight[here]
-        else:
-            weight = np.ones(len(score))
-        out = []
-        for line in self.judge.line.draws(_DRAWS, rng):
-            chance, doubted = line(score), score < 0
-            hit = _drawn(chance[doubted], weight[doubted], rng) + settled
-            all_wrong = hit + _drawn(chance[~doubted], weight[~doubted], rng) + found - settled
-            out.append((all_wrong / max(m, 1), hit / max(flagged, 1), hit / max(all_wrong, 1e-9)))
-        return np.clip(np.array(out), 0.0, 1.0)
-
-    def _settled_flags(self, asked: Ints) -> int:
-        return int((self.whole.score[asked] < 0).sum())
+        wrong = int((self.known[asked] != self.labels.codes[asked]).sum())
+        doubted = int((self.whole.score[asked] < 0).sum())
+        return drawn_rates(score[open_], self.judge.line, (len(asked), wrong, doubted), self.seed)
 
     @cached_property
     def transition(self) -> pd.DataFrame:
@@ -220,131 +153,61 @@ class Audit:
 
     @cached_property
     def _transition_frames(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-        import pandas as pd
-
-        k, w = self.judge.classes, self.judge.weight
-        if k > _SQUARE:
-            frame = self._long_transition()
+        if self.judge.classes > _SQUARE:
+            frame = frames.long_transition(self._believed, self.labels.names)
             return frame, frame, frame
-        dense = [counts.dense() for counts in self.whole.counts]
-        rows = [np.maximum(d.sum(axis=1, keepdims=True), 1e-9) for d in dense]
-        mixed = w * dense[0] + (1 - w) * dense[1]
-        total = mixed.sum(axis=1, keepdims=True)
-        value = np.where(total > 0, mixed / np.maximum(total, 1e-9), np.eye(k))
-        bounds = [wilson(d / r, r) for d, r in zip(dense, rows, strict=True)]
-        low = np.minimum(np.minimum(bounds[0][0], bounds[1][0]), value)
-        high = np.maximum(np.maximum(bounds[0][1], bounds[1][1]), value)
-        names = {
-            "index": pd.Index(self.labels.names, name="true"),
-            "columns": pd.Index(self.labels.names, name="given"),
-        }
-        return pd.DataFrame(value, **names), pd.DataFrame(low, **names), pd.DataFrame(high, **names)
+        return frames.square_transition(self.whole.counts, self.judge.weight, self.labels.names)
 
     @cached_property
     def _believed(self) -> Pairs:
         """Expected (true, given) pairs, averaged over both readings."""
-        w = self.judge.weight
-        first, second = self.whole.counts
-        return Pairs.of(
-            np.concatenate([first.true, second.true]),
-            np.concatenate([first.given, second.given]),
-            self.judge.classes,
-            np.concatenate([w * first.count, (1 - w) * second.count]),
-        )
-
-    def _long_transition(self) -> pd.DataFrame:
-        import pandas as pd
-
-        both = self._believed
-        rows = np.bincount(both.true, both.count, minlength=self.judge.classes)[both.true]
-        share = both.count / np.maximum(rows, 1e-9)
-        low, high = wilson(share, rows)
-        names = self.labels.names
-        return pd.DataFrame(
-            {"true": names[both.true], "given": names[both.given], "probability": share, "low": low, "high": high}
-        )
+        return frames.averaged(self.whole.counts, self.judge.weight)
 
     @cached_property
     def classes(self) -> pd.DataFrame:
         """Class by class, as given: ``rows``, ``issues``, ``error_rate`` with ``low`` and ``high``, and the true class that its
         wrong labels most often hide (``most_confused_with``, ``confused_share`` of its rows). The worst first."""
-        import pandas as pd
-
-        k, codes = self.judge.classes, self.labels.codes
-        here = codes != NO_LABEL
-        rows = np.bincount(codes[here], minlength=k)
-        issues = np.bincount(codes[self.flagged], minlength=k)
-        rate, low, high = self._rates_by(codes, k)
-        counts = self._believed
-        off = np.flatnonzero(counts.true != counts.given)
-        off = off[np.argsort(counts.count[off], kind="stable")]
-        best, most = np.full(k, NO_LABEL), np.zeros(k)
-        best[counts.given[off]], most[counts.given[off]] = counts.true[off], counts.count[off]
-        share = np.divide(most, rows, out=np.zeros(k), where=rows > 0)
-        frame = pd.DataFrame(
-            {
-                "rows": rows,
-                "issues": issues,
-                "error_rate": rate,
-                "low": low,
-                "high": high,
-                "most_confused_with": self.labels.named(best),
-                "confused_share": share,
-            },
-            index=pd.Index(self.labels.names, name="class"),
-        )
-        return frame[rows > 0].sort_values("error_rate", ascending=False, kind="stable")
+        return frames.by_class(self.labels, self.whole, self._believed)
 
     @cached_property
     def sources(self) -> pd.DataFrame | None:
         """Who labelled, the worst first: ``rows``, ``issues``, ``error_rate`` with ``low`` and ``high``; None without sources."""
-        import pandas as pd
-
-        if self.source_of is None:
-            return None
-        codes, names = pd.factorize(
-            pd.Series(self.source_of).astype(object).where(pd.notna(self.source_of), "(unknown)")
-        )
-        labelled = np.where(self.labels.codes != NO_LABEL, codes, NO_LABEL)
-        rows = np.bincount(labelled[labelled >= 0], minlength=len(names))
-        rate, low, high = self._rates_by(labelled, len(names))
-        frame = pd.DataFrame(
-            {
-                "rows": rows,
-                "issues": np.bincount(codes[self.flagged], minlength=len(names)),
-                "error_rate": rate,
-                "low": low,
-                "high": high,
-            },
-            index=pd.Index(names, name="source"),
-        )
-        return frame.sort_values("error_rate", ascending=False, kind="stable")
-
-    def _rates_by(self, group: Ints, size: int) -> tuple[Floats, Floats, Floats]:
-        """Error rate of each group (n,), negative: none; with Wilson's interval."""
-        here = (group >= 0) & (self.labels.codes != NO_LABEL)
-        rows = np.bincount(group[here], minlength=size)
-        wrong = np.bincount(group[here], self.whole.wrong[here].astype(float), minlength=size)
-        rate = np.divide(wrong, rows, out=np.zeros(size), where=rows > 0)
-        low, high = wilson(rate, rows)
-        return rate, low, high
+        return None if self.source_of is None else frames.by_source(self.source_of, self.labels, self.whole)
 
     # ------------------------------------------------------------ questions and answers
 
-    def questions(self, count: int = 20) -> pd.DataFrame:
-        """Whom to ask next: the ``count`` open rows whose label is least probable, no two of them almost the same.
+    def questions(self, count: int = 20, *, purpose: str = "find") -> pd.DataFrame:
+        """Whom to ask next, of the open rows; no two of them almost the same. Give what experts say to :meth:`answered`.
 
-        Columns as :attr:`issues`, with the row's ``position``. Give what experts say to :meth:`answered`.
+        purpose: "find": the ``count`` rows whose label is least probable. "measure": half drawn at random from the doubted rows,
+        half from those not doubted but least sure; their answers narrow :attr:`precision` and :attr:`recall` most.
+        Columns as :attr:`issues`, with the row's ``position``. Raises SettingsError for a bad count or purpose.
         """
-        if count < 1:
-            raise SettingsError(f"{count} questions were asked for; give 1 or more")
+        if count < 1 or purpose not in ("find", "measure"):
+            raise SettingsError(
+                f"{count} questions were asked for, to {purpose!r}; give 1 or more, and 'find' or 'measure' as the purpose"
+            )
         open_ = self.ranking[self.known[self.ranking] == NO_LABEL]
-        pool = open_[: max(10 * count, 200)]
-        where = dense_rows(self.features)[pool] if self.features is not None else self._places(pool)
-        chosen = spread_out(pool, where, count)
+        if purpose == "measure":
+            chosen = self._measuring(open_, count)
+        else:
+            pool = open_[: max(10 * count, 200)]
+            where = dense_rows(self.features)[pool] if self.features is not None else self._places(pool)
+            chosen = spread_out(pool, where, count)
         frame = self.issues.iloc[chosen].copy()
         frame.insert(0, "position", chosen)
         return frame
+
+    def _measuring(self, open_: Ints, count: int) -> Ints:
+        """Rows to ask about for the sake of the estimates, in the order of the ranking."""
+        rng = np.random.default_rng([self.seed, int((self.known != NO_LABEL).sum())])
+        doubted = open_[self.flagged[open_]]
+        near = open_[len(doubted) :][: max(2 * len(doubted), 5 * count)]
+        half = min(len(doubted), max(count // 2, count - len(near)))
+        drawn = [
+            rng.choice(part, min(n, len(part)), replace=False) for part, n in ((doubted, half), (near, count - half))
+        ]
+        return open_[np.isin(open_, np.concatenate(drawn))]
 
     def _places(self, rows: Ints) -> Floats:
         """Where rows stand by their probabilities; a little by their label, too."""
@@ -356,17 +219,10 @@ class Audit:
         and threshold, noise and the estimates of precision and recall are sharpened. Raises DataError for an unknown row or label."""
         fresh = read_answers(answers, self.labels)
         known = np.where(fresh != NO_LABEL, fresh, self.known)
-        return assembled(
-            self.labels,
-            self.proba,
-            known,
-            seed=self.seed,
-            source_of=self.source_of,
-            features=self.features,
-            ids=self.ids,
-            rows=self.rows,
-            notes=self.notes,
-        )
+        if self.fit is None:  # judged by a loaded state: that judge stays, the answered rows are settled
+            return replace(self, whole=judge_all(self.judge, self.proba, self.labels.codes, known), known=known)
+        more = {name: getattr(self, name) for name in ("source_of", "features", "ids", "rows", "notes")}
+        return assembled(self.labels, self.proba, known, seed=self.seed, **more)
 
     def running(self) -> Running:
         """A posterior that each answer updates at once, for asking one row after another. Raises SettingsError beyond 256
@@ -518,12 +374,6 @@ class Audit:
             ],
             "notes": list(self.notes),
         }
-
-
-def _drawn(chance: Floats, weight: Floats, rng: np.random.Generator) -> float:
-    """How many of ``weight`` rows are wrong, each with its ``chance``: the sum's normal approximation."""
-    mean, variance = float((weight * chance).sum()), float((weight * chance * (1 - chance)).sum())
-    return float(np.clip(rng.normal(mean, np.sqrt(variance)), 0.0, weight.sum()))
 
 
 def assembled(

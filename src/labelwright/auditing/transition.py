@@ -115,12 +115,17 @@ class Transition:
             return Transition(wrong, like.strength, errors, apart, pull)
         return Transition(wrong, _spread_strength(apart, errors) if k > 2 else 1.0, errors, apart, pull)
 
+    @property
+    def any_other(self) -> float:
+        """P(given | another true class), whichever: the mean over classes."""
+        return float(self.wrong.mean()) / max(self.classes - 1, 1)
+
     def of(self, true: Ints, given: Ints) -> Floats:
         """``P(given | true)`` for arrays of the same shape (or broadcast); float64. A true class of NO_LABEL stands for
         any other than the given one: the mean over classes."""
         true, given = np.broadcast_arrays(true, given)
         k = self.classes
-        out = np.where(true == given, 1.0 - self.wrong[true], float(self.wrong.mean()) / max(k - 1, 1))
+        out = np.where(true == given, 1.0 - self.wrong[true], self.any_other)
         apart = np.nonzero((true != given) & (true >= 0))
         row, label = true[apart].astype(np.int64), given[apart]
         count = np.zeros(len(row))
