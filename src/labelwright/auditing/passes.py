@@ -23,7 +23,7 @@ from labelwright.types import NO_LABEL, Bools, Floats, Ints
 _BLOCK_CELLS = 131_072
 _THIN = 2_000_000
 _SMALL = 4096
-_DENSE_SUM = 2000
+_DENSE_SUM = 500
 _NARROW_CELLS = 4_194_304
 _NARROW_ROWS = 262_144
 
@@ -184,9 +184,8 @@ def judge_all(
         return out.put(at, judge, seen, known[at])
 
     done = 0
-    parts = _parts(
-        n, block or (_NARROW_ROWS if narrow is not None else max(64, _BLOCK_CELLS // max(judge.classes, 128)))
-    )
+    usual = max(_SMALL if n <= _SMALL else 64, _BLOCK_CELLS // max(judge.classes, 128))
+    parts = _parts(n, block or (_NARROW_ROWS if narrow is not None else usual))
     with one_thread():
         for pairs in _mapped(work, parts, threads):
             gathered.add(*pairs)
@@ -214,8 +213,8 @@ def _parts(n: int, size: int) -> list[slice]:
 
 def _mapped(work: Callable[[P], T], parts: list[P], threads: int | None) -> Iterator[T]:
     """``map`` on threads, with few blocks on their way at a time."""
-    threads = threads or cores()
-    if threads == 1 or len(parts) == 1:
+    threads = min(threads or cores(), len(parts))
+    if threads == 1:
         yield from map(work, parts)
         return
     with ThreadPoolExecutor(threads) as pool:
@@ -264,6 +263,8 @@ class _Gathered:
             kept = np.flatnonzero(self.sums[place])
             return Pairs(kept, self.sums[place][kept], self.classes)
         parts = self.parts[place]
+        if len(parts) == 1:
+            return parts[0]
         code = np.concatenate([p.code for p in parts]) if parts else np.empty(0, np.int64)
         count = np.concatenate([p.count for p in parts]) if parts else np.empty(0)
         kept, where = np.unique(code, return_inverse=True)
