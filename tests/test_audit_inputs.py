@@ -23,6 +23,7 @@ import labelwright
 from labelwright.auditing.crossval import read_features
 from labelwright.auditing.duplicates import near_duplicates
 from labelwright.auditing.reading import read_answers, read_labels, read_probabilities
+from labelwright.errors import SettingsError
 from labelwright.types import NO_LABEL, Ints
 
 DATA = made(240, 3, 0.15, 0, sharp=0.15)
@@ -544,3 +545,36 @@ def test_features_and_probabilities_are_read_as_they_come() -> None:
     images = np.zeros((4, 5, 6), np.uint8)
     assert read_features(images, 4).X.shape == (4, 30)
     assert read_features(frame_of(DATA.true, 0).story.tolist(), 240).text
+
+
+def test_questions_that_measure_come_from_both_sides_of_the_line() -> None:
+    data = made(1500, 4, 0.2, 3)
+    found = labelwright.audit(data.given, data.proba)
+    asked = found.questions(40, purpose="measure")
+    assert len(asked) == 40 and asked.is_label_issue.sum() == 20
+    again = labelwright.audit(data.given, data.proba).questions(40, purpose="measure")
+    assert again.position.tolist() == asked.position.tolist()
+    with pytest.raises(SettingsError, match="'find' or 'measure'"):
+        found.questions(5, purpose="guess")
+
+
+def test_answers_that_measure_narrow_precision_more_than_answers_that_find() -> None:
+    data = made(3000, 4, 0.2, 5)
+    found = labelwright.audit(data.given, data.proba)
+    width = {}
+    for purpose in ("find", "measure"):
+        at = found.questions(60, purpose=purpose).position
+        told = found.answered({int(i): int(data.true[i]) for i in at})
+        width[purpose] = told.precision.high - told.precision.low
+    assert width["measure"] < width["find"] < found.precision.high - found.precision.low
+
+
+def test_a_loaded_judge_stays_when_answers_come(tmp_path: Path) -> None:
+    data, batch = made(2000, 4, 0.2, 1), made(60, 4, 0.2, 2)
+    labelwright.audit(data.given, data.proba).save(tmp_path / "audit.json")
+    told = labelwright.load_audit(tmp_path / "audit.json").audit(batch.given, batch.proba)
+    worst = int(told.ranking[0])
+    after = told.answered({worst: int(batch.true[worst])})
+    assert after.judge is told.judge and after.known[worst] == batch.true[worst]
+    others = np.arange(60) != worst
+    assert np.array_equal(after.label_score[others], told.label_score[others])

@@ -164,12 +164,12 @@ def write_result(audit: Audit, given: Given, path: Path) -> None:
     write_table(result_table(audit, given), path)
 
 
-def write_audit_questions(audit: Audit, count: int, path: Path) -> int:
+def write_audit_questions(audit: Audit, count: int, path: Path, purpose: str = "find") -> int:
     """Write the ``count`` rows worth asking about as CSV, with the rows' own columns: an expert fills in ``label`` and saves
-    it as the answers file. Returns how many there are."""
+    it as the answers file. purpose: see :meth:`Audit.questions`. Returns how many there are."""
     from labelwright.report.rows import shortened
 
-    asked = audit.questions(count)
+    asked = audit.questions(count, purpose=purpose)
     at = asked["position"].to_numpy()
     rows = [{}] * len(at) if audit.rows is None else audit.rows.take(at).to_pylist()
     extra = [name for name in (() if audit.rows is None else audit.rows.column_names) if name not in _HEAD]

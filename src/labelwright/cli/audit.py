@@ -48,6 +48,9 @@ def audit(
     folds: Annotated[int, typer.Option(min=2, help="folds of the cross-validation")] = 5,
     answers: Annotated[Path | None, typer.Option(help="CSV with id,label: what experts answered")] = None,
     questions: Annotated[int | None, typer.Option(min=1, help="write the N rows worth asking an expert about")] = None,
+    ask_to: Annotated[
+        str, typer.Option(help="find: the likeliest errors; measure: rows that narrow precision and recall")
+    ] = "find",
     questions_file: Annotated[Path, typer.Option(help="where to write them")] = Path("questions.csv"),
     output: Annotated[
         Path | None, typer.Option(help="CSV or Parquet: your columns and the audit's, for every row")
@@ -73,7 +76,7 @@ def audit(
     if report is None and file is not None and not no_report:
         report = REPORT
     columns = Columns(label or "", id, None, None, source_column, listed(drop))
-    places = Places(output, label_studio, None if no_report else report, save_state, questions_file, questions)
+    places = Places(output, label_studio, None if no_report else report, save_state, questions_file, questions, ask_to)
     asked = Asked(file, labels, pred_probs, columns, predictions, answers, state)
     asked.check(classifier)
     places.check()
@@ -165,11 +168,14 @@ class Places:
     save_state: Path | None
     questions_file: Path
     questions: int | None
+    ask_to: str
 
     def check(self) -> None:
         """Say before the work that a file cannot be written. Raises SettingsError."""
         from labelwright.auditing.files import check_places
 
+        if self.ask_to not in ("find", "measure"):
+            raise SettingsError(f"--ask-to {self.ask_to} is unknown; expected find or measure")
         asked = self.questions_file if self.questions else None
         check_places(
             {
@@ -196,7 +202,7 @@ class Places:
             found.to_label_studio(self.label_studio)
             written["label_studio"] = str(self.label_studio)
         if self.questions is not None:
-            write_audit_questions(found, self.questions, self.questions_file)
+            write_audit_questions(found, self.questions, self.questions_file, self.ask_to)
             written["questions"] = str(self.questions_file)
         if self.save_state is not None:
             found.save(self.save_state)
