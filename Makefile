@@ -28,7 +28,6 @@ bench: .venv/installed  ## speed and memory, each against a named rival in the s
 	$(BIN)/python benchmarks/run.py
 
 bench-audit: .venv/installed  ## the audit against cleanlab: quality, expert effort, speed; hours the first time, needs LABELWRIGHT_DATA
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check cleanlab==2.9.0
 	$(BIN)/python benchmarks/audit_cells.py
 	$(BIN)/python benchmarks/audit_quality.py --output experiments/results/audit-quality.json
 	$(BIN)/python benchmarks/audit_effort.py --output experiments/results/audit-effort.json

@@ -4,7 +4,7 @@
 
 All cells of audit_cells.py. Rival: cleanlab 2.9, its default filter (F1) and the better of its self_confidence and
 normalized_margin rankings cell by cell (AUPRC), an advantage that no user has. Control: the probability of the given label.
-Needs: pip install cleanlab==2.9.0 (a rival, not a dependency) and LABELWRIGHT_DATA.
+Needs: cleanlab (in the dev extra: a rival, not a dependency) and LABELWRIGHT_DATA.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Every measurement runs in a process of its own, on 2 threads or as many cores as there are; the file is in the page cache.
 "Memory" is the largest anonymous memory (RssAnon) above what the process had before the call: pages of the mapped file do
 not count. The limit is the time to read the file's bytes once, measured by a plain sum on as many threads.
-Needs: pip install cleanlab==2.9.0 (a rival, not a dependency).
+Needs: cleanlab (in the dev extra: a rival, not a dependency).
 """
 
 from __future__ import annotations
