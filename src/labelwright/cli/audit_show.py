@@ -119,6 +119,8 @@ def _doubted(found: Audit) -> Table | None:
         table.add_row(
             plain(name, 24), plain(given, 20), plain(suggested, 20), *numbers, *([_content(row)] if row else [])
         )
+    for column in table.columns[:5]:  # a narrow terminal cuts the content, not these
+        column.min_width = max(len(str(cell)) for cell in (column.header, *column.cells))
     return _spaced(table)
 
 
