@@ -16,8 +16,9 @@ from labelwright.auditing.evidence import content_order, row_content, wide
 from labelwright.auditing.hypotheses import Hypothesis, expected_pairs, settle
 from labelwright.auditing.judge import Judge, rare_lift
 from labelwright.auditing.second_look import SecondLook, place
-from labelwright.auditing.transition import Pairs, Transition, wilson
+from labelwright.auditing.transition import Pairs, Transition
 from labelwright.errors import BudgetError, SettingsError
+from labelwright.posterior import wilson
 from labelwright.types import NO_LABEL, Floats
 
 COUNTS = np.array([[90.0, 8.0, 2.0], [5.0, 45.0, 0.0], [0.0, 0.0, 20.0]])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,21 @@ def normalised(x: Floats) -> Floats:
     """Rows of ``x`` scaled to sum to one; a row of zeros becomes uniform."""
     total = x.sum(axis=1, keepdims=True)
     return np.where(total > 0, x / np.where(total > 0, total, 1.0), 1.0 / x.shape[1])
+
+
+def wilson(share: Any, rows: Any, level: float = 0.95) -> tuple[Any, Any]:
+    """Wilson's interval of shares counted on ``rows``; (0, 1) where there are none.
+
+    >>> low, high = wilson(0.5, 100.0)
+    >>> round(float(low), 3), round(float(high), 3)
+    (0.404, 0.596)
+    """
+    z2 = NormalDist().inv_cdf(0.5 + level / 2) ** 2
+    n = np.maximum(np.asarray(rows, float), _TINY)
+    p = np.asarray(share, float)
+    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = np.sqrt(z2) / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return np.clip(middle - half, 0.0, 1.0), np.clip(middle + half, 0.0, 1.0)
 
 
 def tempered(proba: Floats, temperature: float) -> Floats:
@@ -96,13 +112,8 @@ class NoiseModel:
         n = float(self.counts.sum())
         if n <= 0:
             return 0.0, 1.0
-        from statistics import NormalDist
-
-        z = NormalDist().inv_cdf(0.5 + level / 2)
-        p, z2 = self.rate, z * z
-        middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-        half = z / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-        return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+        low, high = wilson(self.rate, n, level)
+        return float(low), float(high)
 
     def posterior(self, proba: Floats, given: Ints) -> Floats:
         """(n, K) P(true | features, given) for probabilities (n, K) and given labels (n,)."""

@@ -8,7 +8,8 @@ import numpy as np
 
 from labelwright.auditing.passes import Whole
 from labelwright.auditing.reading import Labels
-from labelwright.auditing.transition import Pairs, wilson
+from labelwright.auditing.transition import Pairs
+from labelwright.posterior import wilson
 from labelwright.types import NO_LABEL, Floats, Ints
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from labelwright.auditing.passes import Fit, Whole, evidence_of, fit, judge_all
 from labelwright.auditing.reading import Labels, Probabilities, read_answers
 from labelwright.auditing.running import Running
 from labelwright.auditing.second_look import place
-from labelwright.auditing.transition import Pairs, wilson
+from labelwright.auditing.transition import Pairs
 from labelwright.errors import DataError, SettingsError
+from labelwright.posterior import wilson
 from labelwright.types import NO_LABEL, Floats, Ints
 
 if TYPE_CHECKING:

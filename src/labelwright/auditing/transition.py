@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -181,18 +180,3 @@ def _spread_strength(pairs: Pairs, errors: Floats) -> float:
     score = (gammaln(pairs.count + alike) - gammaln(alike)).sum(axis=1)
     score = score + (gammaln(s) - gammaln(errors + s)).sum(axis=1)
     return float(_STRENGTHS[score.argmax()])
-
-
-def wilson(share: Any, rows: Any, level: float = 0.95) -> tuple[Any, Any]:
-    """Wilson's interval of shares counted on ``rows``; (0, 1) where there are none.
-
-    >>> low, high = wilson(0.5, 100.0)
-    >>> round(float(low), 3), round(float(high), 3)
-    (0.404, 0.596)
-    """
-    z2 = NormalDist().inv_cdf(0.5 + level / 2) ** 2
-    n = np.maximum(np.asarray(rows, float), _TINY)
-    p = np.asarray(share, float)
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = np.sqrt(z2) / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return np.clip(middle - half, 0.0, 1.0), np.clip(middle + half, 0.0, 1.0)
