@@ -2,9 +2,10 @@
 
     python benchmarks/audit_people.py FOLDER [--output experiments/results/audit-people.json]
 
-FOLDER: ``hutto_ICWSM_2014`` out of the source distribution of the PyPI package vaderSentiment 3.3.2 (pip download --no-binary :all:,
-then unpack ``additional_resources/hutto_ICWSM_2014.tar.gz``); not committed. A text's true label is the sign of its mean rating (texts within
-0.5 of zero are left out), its given label is that of one rater drawn at random. Judge: logistic regression on TF-IDF, 5-fold out of sample.
+FOLDER: ``hutto_ICWSM_2014`` out of the source distribution of the PyPI package vaderSentiment 3.3.2 (pip download
+--no-binary :all:, then unpack ``additional_resources/hutto_ICWSM_2014.tar.gz``); not committed. A text's true label is the
+sign of its mean rating (texts within 0.5 of zero are left out), its given label is that of one rater drawn at random.
+Judge: logistic regression on TF-IDF, 5-fold out of sample.
 """
 
 from __future__ import annotations
