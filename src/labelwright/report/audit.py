@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from labelwright.errors import SourceError
 from labelwright.report.audit_data import audit_data
 from labelwright.report.words import count
+from labelwright.tables import write_bytes
 
 if TYPE_CHECKING:
     from labelwright.auditing import Audit
@@ -18,16 +19,14 @@ def write_audit_report(audit: Audit, path: Path, *, title: str = "") -> Path:
     """Write the report of an audit; returns its path.
 
     Only sums and the rows that are shown are held, so it stays small however many rows and classes there are.
-    Raises SourceError when the file cannot be written.
+    The file appears whole or not at all. Raises SourceError when it cannot be written.
     """
     html = audit_page(audit_data(audit, title))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise SourceError(
-            f"the report cannot be written to {path} ({error.strerror}); make the folder writable or choose another"
-        ) from error
+        raise SourceError(f"the folder {path.parent} cannot be made ({error.strerror}); choose another") from error
+    write_bytes(html.encode("utf-8", "replace"), path)
     return path
 
 
