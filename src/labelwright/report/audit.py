@@ -25,7 +25,9 @@ def write_audit_report(audit: Audit, path: Path, *, title: str = "") -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SourceError(f"the folder {path.parent} cannot be made ({error.strerror}); choose another") from error
+        raise SourceError(
+            f"the report cannot be written to {path} ({error.strerror}); make the folder writable or choose another"
+        ) from error
     write_bytes(html.encode("utf-8", "replace"), path)
     return path
 
