@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from labelwright.auditing.crossval import cross_validated, default_classifier, read_features, shown_rows
-from labelwright.auditing.passes import judge_all
+from labelwright.auditing.passes import judge_all, one_thread
 from labelwright.auditing.reading import Labels, Probabilities, read_answers, read_labels, read_probabilities
 from labelwright.auditing.result import Audit, assembled, restored
 from labelwright.errors import DataError, SettingsError, SourceError
@@ -75,7 +75,10 @@ def audit(
             named = read_labels(labels, proba.columns, proba.classes)
             if len(named) != len(proba):
                 proba = read_probabilities(proba.array, len(named), classes)
-            _check_sample(proba, named, notes)
+            with (
+                one_thread()
+            ):  # threads of the linear algebra go on spinning, and take the cores from those that come after
+                _check_sample(proba, named, notes)
             if X is not None and features is None:
                 features = read_features(X, len(named)).X
         elif X is not None:

@@ -16,7 +16,8 @@ from threadpoolctl import ThreadpoolController
 from labelwright.auditing.evidence import DENSE, Evidence, Narrow
 from labelwright.auditing.hypotheses import expected_pairs, settle
 from labelwright.auditing.judge import FIT_ROWS, Judge
-from labelwright.auditing.reading import Probabilities
+from labelwright.auditing.one_read import WORTH_CELLS, compiled
+from labelwright.auditing.reading import SLACK, Probabilities
 from labelwright.auditing.transition import Pairs
 from labelwright.types import NO_LABEL, Bools, Floats, Ints
 
@@ -25,7 +26,7 @@ _THIN = 2_000_000
 _SMALL = 4096
 _DENSE_SUM = 500
 _NARROW_CELLS = 4_194_304
-_NARROW_ROWS = 262_144
+_NARROW_ROWS = 65_536
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -126,10 +127,16 @@ def narrowed(proba: Probabilities, given: Ints, *, block: int | None = None, thr
     """The given class and the likeliest other of every row; the likeliest of all stands in for a missing label."""
     n = len(given)
     out = Narrow(np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.int32))
+    once = compiled() if n * proba.classes >= WORTH_CELLS else None
 
     def work(part: slice) -> None:
-        rows = proba.rows(part)
         label = given[part]
+        if once is not None and label.min() >= 0:
+            rows = proba.unchecked(part)
+            into = (out.own[part], out.other[part], out.rival[part])
+            if not once(rows, rows.view(np.uint32), label, *into, np.float32(SLACK)):
+                return  # else the slower way, which says what is wrong
+        rows = proba.rows(part)
         if (label == NO_LABEL).any():
             label = np.where(label == NO_LABEL, rows.argmax(axis=1), label)
         found = Narrow.of(rows, label)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from labelwright.errors import DataError, SourceError
 from labelwright.types import NO_LABEL, Bools, Floats, Ints
 
-_SUM = 0.02
+SLACK = 0.02
 
 
 @dataclass(frozen=True)
@@ -177,13 +177,17 @@ class Probabilities:
 
         Raises DataError for a value that is negative or not a number, and for a row that does not sum to one.
         """
-        out = np.ascontiguousarray(self.array[index], np.float32)
+        out = self.unchecked(index)
         self._check(out, index)
         return out
 
+    def unchecked(self, index: Any) -> Floats:
+        """The rows at ``index``, float32, as they are."""
+        return np.ascontiguousarray(self.array[index], np.float32)
+
     def _check(self, rows: Floats, index: Any) -> None:
         total = rows @ np.ones(rows.shape[1], np.float32)
-        good = np.abs(total - 1) <= _SUM
+        good = np.abs(total - 1) <= SLACK
         lowest = rows.min() if rows.size else 0.0
         if good.all() and lowest >= 0:
             return

@@ -16,7 +16,7 @@ from labelwright.auditing.duplicates import dense_rows, near_duplicates, spread_
 from labelwright.auditing.estimates import Estimate, TestAccuracy, drawn_rates, estimated
 from labelwright.auditing.evidence import DENSE
 from labelwright.auditing.judge import Judge
-from labelwright.auditing.passes import Fit, Whole, evidence_of, fit, judge_all
+from labelwright.auditing.passes import Fit, Whole, evidence_of, fit, judge_all, one_thread
 from labelwright.auditing.reading import Labels, Probabilities, read_answers
 from labelwright.auditing.running import Running
 from labelwright.auditing.second_look import place
@@ -381,8 +381,9 @@ def assembled(
     labels: Labels, proba: Probabilities, known: Ints, *, seed: int, progress: Any = None, **more: Any
 ) -> Audit:
     """Fit, judge all rows, and put the audit together. progress: told (rows done) of the final pass."""
-    fitted = fit(proba, labels.codes, known, seed=seed)
-    whole = judge_all(fitted.judge, proba, labels.codes, known, fitted=fitted, progress=progress)
+    with one_thread():
+        fitted = fit(proba, labels.codes, known, seed=seed)
+        whole = judge_all(fitted.judge, proba, labels.codes, known, fitted=fitted, progress=progress)
     return Audit(labels, proba, fitted.judge, whole, known, seed=seed, fit=fitted, **more)
 
 
