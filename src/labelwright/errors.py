@@ -4,6 +4,7 @@
 
     LabelwrightError
     ├── SettingsError       the arguments contradict each other, or the state folder was made by other settings
+    │   └── TooLargeError   the memory of the device does not hold what the settings ask for
     ├── DataError           the data cannot be used as a whole
     │   ├── SourceError     a file or folder cannot be read
     │   ├── BadRowError     one row is bad and ``strict`` was asked for
@@ -23,6 +24,10 @@ class LabelwrightError(Exception):
 
 class SettingsError(LabelwrightError, ValueError):
     """The arguments contradict each other, or the state folder was made by other settings."""
+
+
+class TooLargeError(SettingsError):
+    """The memory of the device does not hold what the settings ask for."""
 
 
 class DataError(LabelwrightError, ValueError):

@@ -1,0 +1,442 @@
+"""Networks behind scikit-learn's face. Needs torch (the extra ``torch``); torch is imported when a network is made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from labelwright.errors import DataError, SettingsError, SourceError
+from labelwright.types import Floats, Ints
+
+if TYPE_CHECKING:
+    from labelwright.learners.training import Checkpoint, Inputs, Recipe, Trainer
+
+FORMAT = 1
+_SHAPE_PARAMS = ("network", "image_shape")
+
+
+class TorchClassifier(ClassifierMixin, BaseEstimator):
+    """A neural network as a scikit-learn classifier.
+
+    X: (n, d) numbers; pictures as (n, height, width[, channels]) or flattened with ``image_shape``, bytes 0..255 or
+    floats. y: (n,) labels of any kind.
+
+    network: "auto" (compact for pictures, mlp for vectors), compact, compact-small, resnet20, resnet44, vgg6, cnn12, mlp
+    or expert. image_shape: (height, width, channels) of flattened rows. epochs, batch_size. learning_rate: peak of
+    ``fit``; later_rate, later_epochs: of each ``partial_fit`` after the first. momentum, nesterov, weight_decay: of SGD.
+    augment: words joined by "+": flip, crop2, cutout8; "none". average: decay of averaged weights a step (0: none).
+    looks, mirror: how many shifted looks at a picture are averaged to predict, each also mirrored.
+    validation_fraction: of the rows as they are labelled, held out to choose the epoch; patience: epochs without a gain
+    before training stops. keep: "last" epoch or the "best" on the held-out rows. device: auto, cpu, cuda.
+    precision: auto (bfloat16 where the machine is quick at it), bfloat16 or float32. deterministic: only operations that
+    repeat exactly. checkpoint: a file that survives a kill at any instant, mid-epoch too; ``fit`` on the same data goes
+    on from it. checkpoint_seconds: between writes. progress: a bar on the terminal. random_state: seed.
+
+    Fitted attributes: ``classes_``, ``n_features_in_``, ``history_`` (a dict an epoch when rows are held out),
+    ``best_epoch_``.
+
+    Source: methods section 9 (networks and rates); SGD as in the paper's section VI.
+
+    >>> X = np.repeat([[0.0, 1.0], [1.0, 0.0]], 40, axis=0)
+    >>> TorchClassifier(epochs=5, random_state=0).fit(X, np.repeat(["a", "b"], 40)).predict([[0.0, 1.0]]).tolist()
+    ['a']
+    """
+
+    def __init__(
+        self,
+        network: str = "auto",
+        *,
+        image_shape: tuple[int, int, int] | None = None,
+        epochs: int = 30,
+        batch_size: int = 128,
+        learning_rate: float = 0.05,
+        later_rate: float = 0.02,
+        later_epochs: int = 4,
+        momentum: float = 0.9,
+        nesterov: bool = True,
+        weight_decay: float = 5e-4,
+        augment: str = "none",
+        average: float = 0.0,
+        looks: int = 1,
+        mirror: bool = False,
+        validation_fraction: float = 0.0,
+        patience: int | None = None,
+        keep: str = "last",
+        device: str = "auto",
+        precision: str = "auto",
+        deterministic: bool = False,
+        checkpoint: str | Path | None = None,
+        checkpoint_seconds: float = 20.0,
+        progress: bool = False,
+        random_state: Any = None,
+    ):
+        self.network = network
+        self.image_shape = image_shape
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.later_rate = later_rate
+        self.later_epochs = later_epochs
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.weight_decay = weight_decay
+        self.augment = augment
+        self.average = average
+        self.looks = looks
+        self.mirror = mirror
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.keep = keep
+        self.device = device
+        self.precision = precision
+        self.deterministic = deterministic
+        self.checkpoint = checkpoint
+        self.checkpoint_seconds = checkpoint_seconds
+        self.progress = progress
+        self.random_state = random_state
+
+    # ------------------------------------------------------------ learning
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> TorchClassifier:
+        """Train a fresh network. sample_weight: (n,) of the rows."""
+        X, y = self._checked(X, y, reset=True)
+        self._begin(X, np.unique(y))
+        return self._train(X, self._codes(y), self._recipe(self.epochs, self.learning_rate), sample_weight)
+
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None, *, target: Floats | None = None
+    ) -> TorchClassifier:
+        """Train on: the first call as ``fit``, later ones ``later_epochs`` at ``later_rate``, the schedule begun anew.
+
+        classes: all labels there are, at the first call, when that lacks some. target: (n, K) shares of the classes
+        instead of ``y`` (soft labels; rows sum to one).
+        """
+        first = not hasattr(self, "trainer_")
+        X, y = self._checked(X, y, reset=first)
+        if first:
+            self._begin(X, np.unique(y) if classes is None else np.unique(np.asarray(classes)))
+        if target is not None and np.shape(target) != (len(X), len(self.classes_)):
+            raise DataError(
+                f"target has shape {np.shape(target)}; expected {(len(X), len(self.classes_))}: a share a class"
+            )
+        epochs, rate = (self.epochs, self.learning_rate) if first else (self.later_epochs, self.later_rate)
+        wanted = self._codes(y) if target is None else np.asarray(target, np.float32)
+        return self._train(X, wanted, self._recipe(epochs, rate), sample_weight)
+
+    def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
+        X, y = validate_data(self, X, y, reset=reset, dtype=None, allow_nd=True, ensure_all_finite=True)
+        check_classification_targets(y)
+        return self._numbers(X), y
+
+    @staticmethod
+    def _numbers(X: Any) -> Any:
+        """Bytes as they are, anything else as float32."""
+        if X.dtype == np.uint8:
+            return X
+        return np.asarray(X, np.float32)
+
+    def _begin(self, X: Any, classes: Any) -> None:
+        if len(classes) < 2:
+            raise ValueError(f"TorchClassifier needs at least two classes; got {len(classes)} class")
+        self.classes_ = classes
+        self._seed = int(np.random.default_rng(self._random(self.random_state)).integers(2**62))
+        self._stage = 0
+        self.history_: list[dict[str, float]] = []
+        self.best_epoch_: int | None = None
+        shape = self._shape(X)
+        self._width = int(np.prod(X.shape[1:]))
+        self._image = shape
+        values = self._values(X)
+        flat = values.reshape(-1, values.shape[-1]) if shape else values
+        some = flat[:: max(1, len(flat) // 200_000)].astype(np.float64)
+        deviation = some.std(axis=0)
+        self._scale = (1 / np.where(deviation > 1e-6, deviation, 1.0)).astype(np.float32)
+        self._shift = (-some.mean(axis=0) * self._scale).astype(np.float32)
+        self.trainer_ = self._trainer()
+
+    @staticmethod
+    def _random(state: Any) -> Any:
+        return state.randint(2**31) if isinstance(state, np.random.RandomState) else state
+
+    def _shape(self, X: Any) -> tuple[int, int, int] | None:
+        if self.image_shape is not None:
+            height, width, channels = (int(side) for side in self.image_shape)
+            if int(np.prod(X.shape[1:])) != height * width * channels:
+                raise DataError(
+                    f"a row holds {int(np.prod(X.shape[1:]))} numbers, but image_shape={tuple(self.image_shape)} asks for "
+                    f"{height * width * channels}; correct one of them"
+                )
+            return height, width, channels
+        if X.ndim == 2:
+            return None
+        if X.ndim not in (3, 4) or (X.ndim == 4 and X.shape[3] not in (1, 3, 4)):
+            raise DataError(
+                f"X has shape {X.shape}; expected (n, d), (n, height, width) or (n, height, width, channels)"
+            )
+        return X.shape[1], X.shape[2], X.shape[3] if X.ndim == 4 else 1
+
+    def _values(self, X: Any) -> Any:
+        """(n, height, width, channels) or (n, d), contiguous."""
+        return X.reshape(len(X), *self._image) if self._image else X.reshape(len(X), -1)
+
+    def _codes(self, y: Any) -> Ints:
+        codes = np.searchsorted(self.classes_, y)
+        codes = np.minimum(codes, len(self.classes_) - 1)
+        unknown = np.asarray(self.classes_)[codes] != y
+        if unknown.any():
+            raise ValueError(
+                f"labels {np.unique(np.asarray(y)[unknown])[:5].tolist()} are none of the classes "
+                f"{self.classes_[:10].tolist()}; name all at the first partial_fit"
+            )
+        return codes.astype(np.int64)
+
+    def _recipe(self, epochs: int, rate: float) -> Recipe:
+        from labelwright.learners.augment import Augment
+        from labelwright.learners.training import Recipe
+
+        return Recipe(
+            epochs=epochs,
+            batch_size=self.batch_size,
+            rate=rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            average=self.average,
+            augment=Augment.named(self.augment) if self._image else Augment(),
+        )
+
+    def _trainer(self) -> Trainer:
+        import torch
+
+        from labelwright.learners.devices import find_device, find_precision
+        from labelwright.learners.networks import make_network
+        from labelwright.learners.training import Trainer
+
+        device = find_device(self.device)
+        name = ("compact" if self._image else "mlp") if self.network == "auto" else self.network
+        with torch.random.fork_rng([]):
+            torch.manual_seed(self._seed)
+            network = make_network(name, shape=self._image, width=self._width, classes=len(self.classes_))
+        return Trainer(
+            network, device=device, precision=find_precision(self.precision, device, self._image is not None)
+        )
+
+    def _inputs(self, X: Any) -> Inputs:
+        import torch
+
+        from labelwright.learners.devices import resident
+        from labelwright.learners.training import Inputs
+
+        home = self.trainer_.device
+        values = resident(np.ascontiguousarray(self._values(X)), home)
+        return Inputs(values, torch.tensor(self._scale).to(home), torch.tensor(self._shift).to(home), home)
+
+    def _train(self, X: Any, wanted: Any, recipe: Recipe, sample_weight: Any) -> TorchClassifier:
+        import torch
+
+        from labelwright.learners.devices import only_deterministic
+
+        if sample_weight is not None:
+            sample_weight = np.broadcast_to(np.asarray(sample_weight, np.float32), (len(X),)).copy()
+            if not (sample_weight > 0).any():
+                raise ValueError("every sample_weight is zero; give some row a weight")
+        seed = int(np.random.default_rng([self._seed, self._stage]).integers(2**62))
+        held = self._held_out(len(X), seed)
+        rows = np.setdiff1d(np.arange(len(X)), held) if len(held) else slice(None)
+        target = torch.from_numpy(np.ascontiguousarray(wanted[rows])).to(self.trainer_.device)
+        weight = None if sample_weight is None else torch.from_numpy(sample_weight[rows]).to(self.trainer_.device)
+        watch = self._watch(X[held], wanted[held]) if len(held) else None
+        with only_deterministic(self.deterministic), self._bar(recipe, len(target)) as tell:
+            self.trainer_.run(
+                self._inputs(X[rows]),
+                target,
+                recipe,
+                seed=seed,
+                weight=weight,
+                checkpoint=self._checkpoint(X, wanted, recipe),
+                tell=tell,
+                after_epoch=watch,
+            )
+        if watch is not None and self.keep == "best":
+            watch.restore(self.trainer_)
+        self._stage += 1
+        return self
+
+    def _held_out(self, n: int, seed: int) -> Ints:
+        if not 0 <= self.validation_fraction < 1:
+            raise SettingsError(f"validation_fraction={self.validation_fraction} is no share; expected 0 up to below 1")
+        count = min(round(self.validation_fraction * n), n - 1)
+        return np.sort(np.random.default_rng(seed).permutation(n)[:count])
+
+    def _watch(self, X: Any, wanted: Any) -> _Watch:
+        return _Watch(self, self._inputs(X), wanted if wanted.ndim == 1 else wanted.argmax(axis=1))
+
+    def _bar(self, recipe: Recipe, rows: int) -> Any:
+        from labelwright.learners.devices import step_bar
+
+        return step_bar(f"training {rows:,} rows", shown=self.progress)
+
+    def _checkpoint(self, X: Any, wanted: Any, recipe: Recipe) -> Checkpoint | None:
+        if self.checkpoint is None:
+            return None
+        from labelwright.learners.training import Checkpoint
+
+        digest = hashlib.sha256(repr((self._seed, self._stage, recipe, self.network, X.shape)).encode())
+        for array in (X[:: max(1, len(X) // 1000)], wanted):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return Checkpoint(Path(self.checkpoint), digest.hexdigest(), self.checkpoint_seconds)
+
+    # ------------------------------------------------------------ judging
+
+    def predict_proba(self, X: Any) -> Floats:
+        """(n, K) float64 probability of each class, in the order of ``classes_``."""
+        check_is_fitted(self, "trainer_")
+        X = validate_data(self, X, reset=False, dtype=None, allow_nd=True)
+        proba = self.trainer_.proba(
+            self._inputs(self._numbers(X)), looks=self.looks if self._image else 1, flip=self.mirror
+        )
+        out = proba.numpy().astype(np.float64)
+        return np.asarray(out / out.sum(axis=1, keepdims=True))
+
+    def predict(self, X: Any) -> Any:
+        """(n,) likeliest class."""
+        best = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[best]
+
+    # ------------------------------------------------------------ saving
+
+    def to_bytes(self) -> bytes:
+        """The fitted network as a safetensors file: weights, averaged weights, settings, classes."""
+        check_is_fitted(self, "trainer_")
+        from labelwright.learners.tensors import to_bytes
+
+        tensors = {f"network.{n}": v for n, v in self.trainer_.network.state_dict().items()}
+        if self.trainer_.averaged is not None:
+            tensors |= {f"averaged.{n}": v for n, v in self.trainer_.averaged.items()}
+        params = {n: v for n, v in self.get_params(deep=False).items() if n not in ("checkpoint", "random_state")}
+        told = {
+            "format": FORMAT,
+            "params": params,
+            "classes": self.classes_.tolist(),
+            "object_classes": self.classes_.dtype == object,
+            "width": self._width,
+            "image": self._image,
+            "features": self.n_features_in_,
+            "scale": self._scale.tolist(),
+            "shift": self._shift.tolist(),
+            "seed": self._seed,
+            "stage": self._stage,
+        }
+        return to_bytes(tensors, {"labelwright": json.dumps(told)})
+
+    @staticmethod
+    def from_bytes(content: bytes, name: str = "the saved network") -> TorchClassifier:
+        """What :meth:`to_bytes` made. Raises SettingsError when it is damaged or of another kind."""
+        from labelwright.learners.tensors import from_bytes
+
+        tensors, said = from_bytes(content, name)
+        try:
+            told = json.loads(said["labelwright"])
+            if told["format"] != FORMAT:
+                raise SettingsError(
+                    f"{name} has format {told['format']}, expected {FORMAT}; use the version that wrote it"
+                )
+            params = told["params"]
+            shape = params["image_shape"]
+            model = TorchClassifier(**{**params, "image_shape": None if shape is None else tuple(shape)})
+            model.classes_ = np.array(told["classes"], dtype=object if told["object_classes"] else None)
+            model._width, model._image = told["width"], None if told["image"] is None else tuple(told["image"])
+            model.n_features_in_, model._seed, model._stage = told["features"], told["seed"], told["stage"]
+            model._scale, model._shift = (np.array(told[n], np.float32) for n in ("scale", "shift"))
+            model.history_, model.best_epoch_ = [], None
+        except (KeyError, ValueError, TypeError) as error:
+            if isinstance(error, SettingsError):
+                raise
+            raise SettingsError(
+                f"{name} is no saved TorchClassifier ({error!r}); save one with model.save(path)"
+            ) from error
+        model.trainer_ = model._trainer()
+        model.load_weights(tensors, name)
+        return model
+
+    def load_weights(self, tensors: Any, name: str) -> None:
+        """Take over weights of the same architecture. Raises SettingsError for another."""
+        import torch
+
+        part = {p: {n[len(p) :]: v for n, v in tensors.items() if n.startswith(p)} for p in ("network.", "averaged.")}
+        try:
+            self.trainer_.network.load_state_dict(part["network."])
+        except RuntimeError as error:
+            raise SettingsError(
+                f"{name} holds the weights of another architecture than network={self.network!r} for {len(self.classes_)} "
+                f"classes; make the model with the settings it was saved with, or train anew"
+            ) from error
+        like = self.trainer_.network.state_dict()
+        self.trainer_.averaged = {n: torch.empty_like(like[n]).copy_(v) for n, v in part["averaged."].items()} or None
+
+    def save(self, path: str | Path) -> None:
+        """Write :meth:`to_bytes` to a file, whole or not at all."""
+        from labelwright.learners.tensors import write_whole
+
+        write_whole(Path(path), self.to_bytes())
+
+    @staticmethod
+    def load(path: str | Path) -> TorchClassifier:
+        """What :meth:`save` wrote. Raises SourceError when it cannot be read, SettingsError when it is something else."""
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise SourceError(f"{path} cannot be read ({error.strerror}); check the path") from error
+        return TorchClassifier.from_bytes(content, str(path))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.non_deterministic = False
+        return tags
+
+
+class _Watch:
+    """Looks at the held-out rows, labelled as they came, after every epoch; remembers the best one."""
+
+    def __init__(self, model: TorchClassifier, inputs: Inputs, given: Ints):
+        self.model, self.inputs, self.given = model, inputs, given
+        self.best, self.waited = -np.inf, 0
+        self.kept: tuple[Any, Any] | None = None
+
+    def __call__(self, epoch: int) -> bool:
+        trainer = self.model.trainer_
+        proba = trainer.proba(self.inputs).numpy()
+        own = np.maximum(proba[np.arange(len(self.given)), self.given], 1e-9)
+        accuracy = float((proba.argmax(axis=1) == self.given).mean())
+        told = {"epoch": epoch, "noisy_accuracy": accuracy, "noisy_loss": float(-np.log(own).mean())}
+        self.model.history_.append(told)
+        if accuracy > self.best:
+            self.best, self.waited, self.model.best_epoch_ = accuracy, 0, epoch
+            copies = [
+                None if s is None else {n: v.detach().clone() for n, v in s.items()} for s in self._states(trainer)
+            ]
+            self.kept = (copies[0], copies[1])
+        else:
+            self.waited += 1
+        return self.model.patience is not None and self.waited >= self.model.patience
+
+    @staticmethod
+    def _states(trainer: Trainer) -> tuple[Any, Any]:
+        return trainer.network.state_dict(), trainer.averaged
+
+    def restore(self, trainer: Trainer) -> None:
+        """The weights of the best epoch."""
+        if self.kept is not None:
+            trainer.network.load_state_dict(self.kept[0])
+            trainer.averaged = self.kept[1]
+
+
+Progress = Callable[[int, int, float], None]

@@ -1,0 +1,324 @@
+"""The one training loop of all networks: minibatches, schedule, averaged weights, checkpoints. Needs torch.
+
+All randomness of a training run (order, augmentation, dropout) comes from one seeded generator whose state is part of
+the checkpoint: a run that was killed and started again ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from labelwright.errors import SettingsError, TooLargeError
+from labelwright.learners.augment import Augment, views
+from labelwright.learners.tensors import from_bytes, to_bytes, write_whole
+
+_AT_ONCE = 1000
+Tell = Callable[[int, int, float], None]
+"""(steps done, steps in all, mean loss of the epoch so far)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. rate: peak learning rate, falling linearly to ``final`` of it over all steps.
+
+    average: decay of the averaged weights a step, 0 for none.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    rate: float = 0.05
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    final: float = 0.02
+    average: float = 0.0
+    augment: Augment = field(default_factory=Augment)
+
+    def steps(self, rows: int) -> int:
+        """Minibatches in one epoch: as even as they can be, so that none is left with a single row."""
+        return max(1, -(-rows // self.batch_size))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Rows as tensors. values: (n, height, width, channels) bytes or floats, or (n, d) floats. scale, shift: what makes
+    a value of each channel (or column) a number of mean 0 and deviation 1. home: the device that computes."""
+
+    values: Tensor
+    scale: Tensor
+    shift: Tensor
+    home: torch.device
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def batch(self, index: Tensor, augment: Augment | None = None) -> Tensor:
+        """The rows at ``index`` as the network reads them."""
+        index = index.to(self.values.device)
+        if self.values.ndim == 2:
+            return (self.values[index].to(self.home).float() * self.scale) + self.shift
+        out = (augment or _PLAIN).gather(self.values, index).to(self.home)
+        scale, shift = self.scale.view(1, -1, 1, 1), self.shift.view(1, -1, 1, 1)
+        return torch.addcmul(shift, out.float(), scale)
+
+
+_PLAIN = Augment()
+
+
+@dataclass
+class Checkpoint:
+    """A file that a training run writes every few seconds, whole or not at all, and goes on from.
+
+    token: names the data and the settings; a checkpoint of others is not used.
+    """
+
+    path: Path
+    token: str
+    seconds: float = 20.0
+    _last: float = field(default_factory=time.monotonic)
+
+    def due(self) -> bool:
+        """Whether it is time to write again."""
+        return time.monotonic() - self._last >= self.seconds
+
+    def write(self, tensors: dict[str, Tensor], told: dict[str, Any]) -> None:
+        """Replace the file by one with these."""
+        write_whole(self.path, to_bytes(tensors, {"token": self.token, "told": json.dumps(told)}))
+        self._last = time.monotonic()
+
+    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was written last for the same token; None when there is none, or the file is of another run."""
+        try:
+            tensors, said = from_bytes(self.path.read_bytes(), str(self.path))
+        except (OSError, SettingsError):
+            return None
+        return (tensors, json.loads(said["told"])) if said.get("token") == self.token else None
+
+    def remove(self) -> None:
+        """The run is over."""
+        self.path.unlink(missing_ok=True)
+
+
+class Trainer:
+    """A network, the average of its weights, and where both stand.
+
+    precision: torch.bfloat16 or torch.float32, of the products.
+    """
+
+    def __init__(self, network: nn.Module, *, device: torch.device, precision: torch.dtype):
+        self.device, self.precision = device, precision
+        self.network = network.to(device=device, memory_format=torch.channels_last)
+        self.averaged: dict[str, Tensor] | None = None
+
+    def run(
+        self,
+        inputs: Inputs,
+        target: Tensor,
+        recipe: Recipe,
+        *,
+        seed: int,
+        weight: Tensor | None = None,
+        checkpoint: Checkpoint | None = None,
+        tell: Tell | None = None,
+        after_epoch: Callable[[int], bool] | None = None,
+    ) -> None:
+        """Train on all rows. target: (n,) classes or (n, K) shares of classes. weight: (n,) of the rows.
+
+        after_epoch: told the number of each epoch that ended; returns True to stop.
+        """
+        with _randomness(seed, self.device), _memory(recipe, self.device):
+            state = _Going(self, recipe, len(inputs))
+            if checkpoint is not None:
+                state.resume(checkpoint)
+            while state.epoch < recipe.epochs:
+                self._epoch(state, inputs, target, weight, checkpoint, tell)
+                state.next_epoch()
+                if after_epoch is not None and after_epoch(state.epoch):
+                    break
+        if checkpoint is not None:
+            checkpoint.remove()
+
+    def _epoch(
+        self,
+        state: _Going,
+        inputs: Inputs,
+        target: Tensor,
+        weight: Tensor | None,
+        checkpoint: Checkpoint | None,
+        tell: Tell | None,
+    ) -> None:
+        recipe = state.recipe
+        self.network.train()
+        parts = state.order(inputs.values.device).tensor_split(state.steps)
+        for part in parts[state.step :]:
+            index = part.repeat(2) if len(part) == 1 else part  # batch norm needs two
+            state.set_rate()
+            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+                logits = self.network(inputs.batch(index, recipe.augment))
+            there = index.to(target.device)
+            loss = F.cross_entropy(logits.float(), target[there], reduction="none")
+            mean = loss.mean() if weight is None else (loss * weight[there]).sum() / weight[there].sum().clamp_min(1e-9)
+            state.optimiser.zero_grad(set_to_none=True)
+            mean.backward()
+            state.optimiser.step()
+            state.step += 1
+            if recipe.average:
+                self._average(recipe.average, state)
+            if tell is not None:
+                state.loss += float(mean.detach())
+                tell(state.done, recipe.epochs * state.steps, state.loss / state.step)
+            if checkpoint is not None and checkpoint.due():
+                checkpoint.write(*state.held())
+
+    def _average(self, decay: float, state: _Going) -> None:
+        """Move the averaged weights towards the present ones; in the first steps faster, so that the start is forgotten."""
+        now = self.network.state_dict()
+        if self.averaged is None:
+            self.averaged = {name: value.detach().clone() for name, value in now.items()}
+            return
+        share = 1 - min(decay, (1 + state.done) / (10 + state.done)) if state.fresh else 1 - decay
+        floats = [name for name, value in now.items() if value.dtype.is_floating_point]
+        with torch.no_grad():
+            torch._foreach_lerp_([self.averaged[n] for n in floats], [now[n].detach() for n in floats], share)
+
+    def proba(self, inputs: Inputs, *, looks: int = 1, flip: bool = False) -> Tensor:
+        """(n, K) float32 probabilities on the CPU, by the averaged weights where there are any.
+
+        looks, flip: averaged over shifted and mirrored pictures, see :func:`~labelwright.learners.augment.views`.
+        """
+        with torch.no_grad(), self._judging() as network:
+            out = []
+            for index in torch.arange(len(inputs)).split(_AT_ONCE):
+                batch = inputs.batch(index)
+                seen = views(batch, looks, flip=flip) if batch.ndim == 4 else [batch]
+                with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+                    shares = [F.softmax(network(one).float(), 1) for one in seen]
+                out.append(torch.stack(shares).mean(0).cpu())
+        return torch.cat(out)
+
+    @contextmanager
+    def _judging(self) -> Iterator[nn.Module]:
+        """The network in evaluation mode, with the averaged weights."""
+        self.network.eval()
+        now = None
+        if self.averaged is not None:
+            now = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+            self.network.load_state_dict(self.averaged)
+        try:
+            yield self.network
+        finally:
+            if now is not None:
+                self.network.load_state_dict(now)
+
+
+class _Going:
+    """Where a training run stands: optimiser, epoch, step, random state."""
+
+    def __init__(self, trainer: Trainer, recipe: Recipe, rows: int):
+        self.trainer, self.recipe, self.rows = trainer, recipe, rows
+        self.steps, self.epoch, self.step, self.loss = recipe.steps(rows), 0, 0, 0.0
+        self.fresh = trainer.averaged is None
+        self._order: Tensor | None = None
+        self.optimiser = torch.optim.SGD(
+            trainer.network.parameters(),
+            lr=recipe.rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov and recipe.momentum > 0,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+
+    @property
+    def done(self) -> int:
+        return self.epoch * self.steps + self.step
+
+    def order(self, device: torch.device) -> Tensor:
+        """The rows' order in this epoch."""
+        if self._order is None:
+            self._order = torch.randperm(self.rows)
+        return self._order.to(device)
+
+    def next_epoch(self) -> None:
+        self.epoch, self.step, self.loss, self._order = self.epoch + 1, 0, 0.0, None
+
+    def set_rate(self) -> None:
+        share = self.done / max(1, self.recipe.epochs * self.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.rate * (1 - (1 - self.recipe.final) * share)
+
+    def held(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All of it, for a checkpoint."""
+        tensors = {f"network.{n}": v.detach() for n, v in self.trainer.network.state_dict().items()}
+        if self.trainer.averaged is not None:
+            tensors |= {f"averaged.{n}": v for n, v in self.trainer.averaged.items()}
+        for at, weight in enumerate(self.trainer.network.parameters()):
+            buffer = self.optimiser.state[weight].get("momentum_buffer")
+            if buffer is not None:
+                tensors[f"momentum.{at}"] = buffer
+        tensors["random"] = torch.get_rng_state()
+        if self.trainer.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.trainer.device)
+        if self._order is not None:
+            tensors["order"] = self._order
+        return tensors, {"epoch": self.epoch, "step": self.step, "loss": self.loss, "fresh": self.fresh}
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint, if there is one of this run."""
+        found = checkpoint.read()
+        if found is None:
+            return
+        tensors, told = found
+        part = {p: {n[len(p) :]: v for n, v in tensors.items() if n.startswith(p)} for p in ("network.", "averaged.")}
+        self.trainer.network.load_state_dict(part["network."])
+        device, now = self.trainer.device, self.trainer.network.state_dict()
+        self.trainer.averaged = {n: _laid_out(v, now[n]) for n, v in part["averaged."].items()} or None
+        for at, weight in enumerate(self.trainer.network.parameters()):
+            if f"momentum.{at}" in tensors:
+                self.optimiser.state[weight]["momentum_buffer"] = _laid_out(tensors[f"momentum.{at}"], weight)
+        torch.set_rng_state(tensors["random"])
+        if "random.cuda" in tensors and device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], device)
+        self.epoch, self.step, self.loss, self.fresh = told["epoch"], told["step"], told["loss"], told["fresh"]
+        self._order = tensors.get("order")
+
+
+def _laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """``value`` on the device and in the memory layout of ``like``: the fused optimiser takes both as they lie."""
+    return torch.empty_like(like.detach()).copy_(value)
+
+
+@contextmanager
+def _randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's generators seeded for a while, and put back as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _memory(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Out of memory: say which setting to lower."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        words = str(error).lower()
+        short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in words
+        if not short:
+            raise
+        raise TooLargeError(
+            f"the memory of {device} is too small for minibatches of {recipe.batch_size} rows; lower batch_size, or take "
+            "a smaller network"
+        ) from error
+
+
+__all__ = ["Checkpoint", "Inputs", "Recipe", "Trainer"]
