@@ -15,7 +15,7 @@ import labelwright
 ROOT = Path(labelwright.__file__).parent
 LEVELS = [
     "errors types truth safe packing",
-    "posterior queries experts learners bootstrap selection imitation copynet noise tables datasets ledger",
+    "posterior queries experts learners bootstrap selection imitation copynet noise tables datasets images ledger",
     "loop baselines recipes estimators exports streams settings",
     "auditing bench runner report web trust scale",
     "cli __init__ __main__",
@@ -78,4 +78,7 @@ def test_importing_is_quick_and_loads_nothing_heavy() -> None:
     heavy = {"sklearn", "torch", "pandas", "matplotlib", "sqlalchemy"}
     runs = [loaded_by("labelwright") for _ in range(3)]
     assert not heavy & runs[0][1] and min(seconds for seconds, _ in runs) < 1.0
-    assert not {"sklearn", "torch", "pandas", "PIL"} & loaded_by("labelwright.tables, labelwright.noise")[1]
+    assert (
+        not {"sklearn", "torch", "pandas", "PIL"}
+        & loaded_by("labelwright.tables, labelwright.images, labelwright.noise")[1]
+    )

@@ -131,6 +131,8 @@ def write_questions(history: History, path: Path) -> int:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
+        value = value.get("path") or f"({len(value['bytes']):,} bytes)"
     text = "" if value is None else str(value)
     return text if len(text) <= 300 else text[:297] + "..."
 

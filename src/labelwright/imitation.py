@@ -51,3 +51,30 @@ class PosteriorImitator:
         )
         rows = Rows(split.rows.X[at], label[at], split.rows.keys[at])
         return Corrections(rows, believed[at, label[at]], "posterior")
+
+
+class SoftImitator(PosteriorImitator):
+    """Corrects where sure, and lets every other row teach by its posterior: no row is wasted.
+
+    threshold: as of :class:`PosteriorImitator`. Suspicious rows given as hints are in no clean data set, but the models
+    learn from them, each class weighing as much as it is believed (methods sections 2 and 5). Rows that are kept stay in
+    the clean data set as they are given, and teach by their posterior too. For learners that take soft labels; others
+    learn the likeliest class.
+
+    >>> from labelwright.posterior import NoiseModel
+    >>> rows = Rows(np.zeros((1, 1)), np.array([0]), np.array([5]))
+    >>> split = Split(rows, np.array([4]), rows.y, np.zeros(1, bool), np.array([[0.4, 0.6]]), np.array([[0.4, 0.6]]),
+    ...     NoiseModel.start(2))
+    >>> SoftImitator(0.95).correct(split, Answers.none(1)).hints.share.astype(float).round(2).tolist()
+    [[0.73, 0.27]]
+    """
+
+    def correct(self, split: Split, answers: Answers) -> Corrections:
+        """See :class:`Imitator`."""
+        fixed = super().correct(split, answers)
+        settled = np.concatenate([fixed.rows.keys, answers.rows.keys])
+        teaching = split.suspicious | (split.kept & ~split.clean)
+        at = np.flatnonzero(teaching & ~np.isin(split.rows.keys, settled))
+        share = split.posterior[at].astype(np.float32)
+        hints = Rows(split.rows.X[at], share.argmax(axis=1), split.rows.keys[at], share)
+        return Corrections(fixed.rows, fixed.probability, fixed.by, hints)

@@ -99,7 +99,8 @@ def answers_about(rows: Rows, answers: list[Answer]) -> Answers:
 
 
 def training_rows(split: Split, answers: Answers, fixed: Corrections) -> Rows:
-    """The rows the models learn from: kept ones with their label, answered ones with the expert's, corrected ones.
+    """The rows the models learn from: kept ones with their label, answered ones with the expert's, corrected ones, and
+    hints: doubtful ones with a share of each class.
 
     >>> from labelwright.posterior import NoiseModel
     >>> rows = Rows(np.zeros((2, 1)), np.array([0, 1]), np.array([5, 6]))
@@ -108,9 +109,10 @@ def training_rows(split: Split, answers: Answers, fixed: Corrections) -> Rows:
     >>> training_rows(split, Answers.none(1), Corrections.none(1)).keys.tolist()
     [5]
     """
-    kept = split.kept & ~np.isin(split.rows.keys, answers.rows.keys)
+    elsewhere = np.concatenate([answers.rows.keys, fixed.hints.keys])
+    kept = split.kept & ~np.isin(split.rows.keys, elsewhere)
     rows = Rows(split.rows.X[kept], split.label[kept], split.rows.keys[kept])
-    return rows.plus(answers.usable).plus(fixed.rows)
+    return rows.plus(answers.usable).plus(fixed.rows).plus(fixed.hints)
 
 
 def positions(split: Split, keys: Ints) -> Ints:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ import pyarrow as pa
 from labelwright import queries
 from labelwright.errors import DataError, LedgerError, SettingsError
 from labelwright.experts import Expert, FallibleExpert, FileExpert, NoExpert, Oracle
-from labelwright.imitation import NoImitator, PosteriorImitator
+from labelwright.imitation import Imitator, NoImitator, PosteriorImitator, SoftImitator
 from labelwright.learners import Learners
 from labelwright.ledger import History, SqlLedger
 from labelwright.loop import System
 from labelwright.queries import Budget, DynamicBudget, FixedBudget
-from labelwright.settings import MEASURES, SELECTORS, Settings, StateFolder, make_classifier
+from labelwright.settings import MEASURES, SELECTORS, Settings, StateFolder, make_classifier, resolved
 from labelwright.streams import Accepted, Bad, Intake, class_names, comparable, label_text, numbered
 from labelwright.tables import Encoder, TableSource
 from labelwright.truth import Truth
@@ -111,6 +111,9 @@ class Run:
 
     def _open(self, first: pa.Table) -> None:
         columns = self.settings.columns
+        if self.settings.quality == "auto" and self._has_ledger():  # ledgers from before "auto" say "linear"
+            stored = self.state.history().settings.get("quality", "auto")
+            self.settings = replace(self.settings, quality=stored)
         names = self.settings.classes or class_names(label_text(first.column(columns.label)))
         fresh = not self._has_ledger()
         if fresh and len(names) < 2:
@@ -153,18 +156,23 @@ class Run:
 
     def _system(self) -> System:
         s, k = self.settings, len(self.ledger.classes)
-        from labelwright.learners import as_learner
+        from labelwright.learners import Deep, as_learner
 
-        def learner(name: str) -> Any:
-            return as_learner(make_classifier(name, s.seed), classes=k, seed=s.seed, max_rows=s.max_rows)
+        shape = self.intake.encoder.image_shape
+
+        def learner(name: str, *, judging: bool = False) -> Any:
+            made = make_classifier(resolved(name, shape, judging=judging), s.seed, shape)
+            return as_learner(made, classes=k, seed=s.seed, max_rows=s.max_rows)
 
         classifier = learner(s.classifier)
         two = s.selector == "rad-duo" or (s.selector == "quality-only" and s.quality != s.classifier)
-        learners = Learners(learner(s.quality) if two else classifier, classifier)
+        learners = Learners(learner(s.quality, judging=True) if two else classifier, classifier)
         if s.selector not in SELECTORS:
             raise SettingsError(f"the selector {s.selector!r} is unknown; expected one of {', '.join(SELECTORS)}")
         selector = SELECTORS[s.selector](learners, buffer=s.buffer if s.selector != "none" else 0, seed=s.seed)
-        imitator = PosteriorImitator(s.correct) if s.correct is not None and s.selector != "none" else NoImitator()
+        imitator: Imitator = NoImitator()
+        if s.correct is not None and s.selector != "none":
+            imitator = (SoftImitator if isinstance(classifier, Deep) else PosteriorImitator)(s.correct)
         return System(selector, learners, self._budget(), self._expert(k), imitator, self.ledger)
 
     def _budget(self) -> Budget:

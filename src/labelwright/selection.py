@@ -42,7 +42,8 @@ class JudgingSelector:
 
     learners: L and C. buffer: how many rejected rows may wait (0: none). patience: how often a row may be judged
     again. estimate_noise: learn the noise matrix from every batch (EM); off, only experts' answers teach it.
-    folds: of the cross-validation that judges a first batch without clean rows.
+    folds: of the cross-validation that judges a first batch without clean rows. both: C judges every row, not only those
+    that L doubts, and the posterior rests on the mean of both: dearer, and surer.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class JudgingSelector:
         estimate_noise: bool = True,
         noise: NoiseModel | None = None,
         folds: int = 5,
+        both: bool = False,
         seed: int = 0,
     ):
-        self.learners, self.patience, self.folds, self.seed = learners, patience, folds, seed
+        self.learners, self.patience, self.folds, self.seed, self.both = learners, patience, folds, seed, both
         self.estimate_noise = estimate_noise
         self.noise = noise or NoiseModel.start(learners.quality.classes)
         self.buffer = RowMemory(buffer, seed=seed)
@@ -79,13 +81,18 @@ class JudgingSelector:
         decision, proba = self.learners.quality.judge(rows.X)
         second, mixed = self._second_opinion(rows, decision, proba)
         verdict = self.opinion(rows.y, decision, second)
-        return self._finished(rows, clean, verdict, decision, mixed, noise=self._learned(rows, clean, proba))
+        noise = self._learned(rows, clean, mixed if self.both else proba)
+        return self._finished(rows, clean, verdict, decision, mixed, noise=noise)
 
     def _second_opinion(self, rows: Rows, decision: Floats, proba: Floats) -> tuple[Floats, Floats]:
-        """C is asked about the rows that L doubts, and about no others (it may be the dearer model)."""
+        """C is asked about the rows that L doubts, and about no others (it may be the dearer model); with ``both``, about
+        all."""
         learners = self.learners
         if learners.classifier is learners.quality:
             return decision, proba
+        if self.both:
+            second, other = learners.classifier.judge(rows.X)
+            return second, 0.5 * (proba + other)
         doubted = np.flatnonzero(decision.argmax(axis=1) != rows.y)
         second, mixed = decision.copy(), proba.copy()
         if len(doubted):
@@ -96,8 +103,8 @@ class JudgingSelector:
     def _learned(self, rows: Rows, clean: Bools, proba: Floats) -> NoiseModel:
         """The noise model after the batch's own rows (the buffered ones were counted when they came).
 
-        proba: L's alone. Mixing C in where L doubts the label would let the given labels shape the probabilities,
-        and the noise would seem smaller than it is.
+        proba: L's alone, or the mean of both for all rows. Mixing C in only where L doubts the label would let the given
+        labels shape the probabilities, and the noise would seem smaller than it is.
         """
         if not self.estimate_noise:
             return self.noise

@@ -6,6 +6,7 @@ import fcntl
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Settings:
     clean_rows: int = 0
     classes: tuple[str, ...] | None = None
     selector: str = "rad-duo"
-    quality: str = "linear"
+    quality: str = "auto"
     classifier: str = "auto"
     budget: int = 0
     budget_total: int | None = None
@@ -62,8 +63,39 @@ class Settings:
         return Settings(**{**noted, "columns": Columns(**columns), "classes": tuple(classes) if classes else None})
 
 
-def make_classifier(name: str, seed: int) -> Any:
-    """A scikit-learn classifier by its name on the command line. Raises SettingsError for an unknown name."""
+NETWORKS = {
+    "network": "auto",
+    "network-small": "compact-small",
+    "resnet20": "resnet20",
+    "resnet44": "resnet44",
+    "vgg6": "vgg6",
+    "cnn12": "cnn12",
+}
+
+
+def resolved(name: str, shape: tuple[int, int, int] | None, *, judging: bool = False) -> str:
+    """What "auto" stands for: networks for pictures where torch is installed, the small one to judge labels; else trees,
+    and a linear model to judge.
+
+    shape: (height, width, channels) when the rows are pictures and nothing else.
+
+    >>> resolved("auto", None, judging=True), resolved("svm", (32, 32, 3))
+    ('linear', 'svm')
+    """
+    if name != "auto":
+        return name
+    if shape is not None and min(shape[:2]) >= 8 and find_spec("torch") and find_spec("safetensors"):
+        return "network-small" if judging else "network"
+    return "linear" if judging else "auto"
+
+
+def make_classifier(name: str, seed: int, shape: tuple[int, int, int] | None = None) -> Any:
+    """A scikit-learn classifier by its name on the command line. shape: of the pictures that the rows are, for networks.
+
+    Raises SettingsError for an unknown name, or a network without torch.
+    """
+    if name in NETWORKS:
+        return _network(name, seed, shape)
     from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
     from sklearn.linear_model import LogisticRegression, SGDClassifier
     from sklearn.naive_bayes import GaussianNB
@@ -80,8 +112,17 @@ def make_classifier(name: str, seed: int) -> Any:
         "svm": lambda: OneVsRestSVC(),
     }
     if name not in makers:
-        raise SettingsError(f"the classifier {name!r} is unknown; expected one of {', '.join(makers)}")
+        raise SettingsError(f"the classifier {name!r} is unknown; expected one of {', '.join([*makers, *NETWORKS])}")
     return makers[name]()
+
+
+def _network(name: str, seed: int, shape: tuple[int, int, int] | None) -> Any:
+    if not (find_spec("torch") and find_spec("safetensors")):
+        raise SettingsError(f"the classifier {name!r} needs torch; run: pip install 'labelwright[torch]'")
+    from labelwright.learners.torch_classifier import TorchClassifier
+
+    augment = "crop2" if shape else "none"  # no flips: digits, letters and signs would turn into others
+    return TorchClassifier(NETWORKS[name], image_shape=shape, augment=augment, random_state=seed)
 
 
 class StateFolder:

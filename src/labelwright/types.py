@@ -61,18 +61,20 @@ class Rows:
     """Rows with a label each: what learners train on.
 
     X: (n, d) features. y: (n,) class of each row. keys: (n,) int64, see :func:`row_keys`.
+    share: (n, K) belief in each class, for learners that take soft labels; None where ``y`` is the whole truth.
     """
 
     X: Floats
     y: Ints
     keys: Ints
+    share: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def take(self, index: Ints | Bools) -> Rows:
         """The rows at ``index`` (positions or mask)."""
-        return Rows(self.X[index], self.y[index], self.keys[index])
+        return Rows(self.X[index], self.y[index], self.keys[index], None if self.share is None else self.share[index])
 
     def plus(self, other: Rows) -> Rows:
         """These rows followed by ``other``'s."""
@@ -84,12 +86,22 @@ class Rows:
             np.concatenate([self.X, other.X]),
             np.concatenate([self.y, other.y]),
             np.concatenate([self.keys, other.keys]),
+            _together(self, other),
         )
 
     @staticmethod
     def none(width: int = 0) -> Rows:
         """No rows, ``width`` features wide."""
         return Rows(np.empty((0, width), np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+def _together(first: Rows, second: Rows) -> Floats | None:
+    """(n, K) shares of both; a row without shares is sure of its label."""
+    known = [rows.share for rows in (first, second) if rows.share is not None]
+    if not known:
+        return None
+    sure = np.eye(known[0].shape[1], dtype=np.float32)
+    return np.concatenate([sure[rows.y] if rows.share is None else rows.share for rows in (first, second)])
 
 
 @dataclass(frozen=True)
@@ -278,11 +290,16 @@ class Answers:
 
 @dataclass(frozen=True)
 class Corrections:
-    """Rows that the imitator relabels. rows: with their *new* labels. probability: (n,) of the new label."""
+    """Rows that the imitator relabels. rows: with their *new* labels. probability: (n,) of the new label.
+
+    hints: rows that nobody is sure of, with a share of each class: models learn from them, the clean data set does not
+    hold them.
+    """
 
     rows: Rows
     probability: Floats
     by: str = "imitator"
+    hints: Rows = field(default_factory=lambda: Rows.none())
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ import pyarrow as pa
 from labelwright.auditing.result import Audit
 from labelwright.errors import DataError, SettingsError
 from labelwright.streams import Columns, label_text
-from labelwright.tables import TableSource, write_bytes, write_table
+from labelwright.tables import TableSource, bad_feature_rows, write_bytes, write_table
+from labelwright.tables.arrow import is_image
 
 ADDED = ("id", "is_label_issue", "given_label", "predicted_label", "label_score", "probability")
 _HEAD = ("id", "label", "given_label", "suggestion", "confidence")
 _LONGEST = 18
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,12 @@ def read_given(source: TableSource, columns: Columns, *, predictions: str | None
     seen = [name for name in table.column_names if name not in hidden]
     told = {columns.label, columns.id, predictions}
     shown = [name for name in table.column_names if name not in told]
-    notes = []
+    notes: list[str] = []
     if source.skipped_lines:
         notes.append(
             f"{source.skipped_lines:,} lines of {source.name} had too few or too many fields and were left out"
         )
+    notes += source.notes
     said = None if predictions is None else np.array(label_values(table.column(predictions)), object)
     return Given(
         label_values(table.column(columns.label)),
@@ -71,6 +74,22 @@ def read_given(source: TableSource, columns: Columns, *, predictions: str | None
         id_name=columns.id,
         notes=tuple(notes),
     )
+
+
+def without_bad_pictures(given: Given) -> Given:
+    """The same without the labels of rows whose picture does not decode, so that none is judged by it; a note names them."""
+    table = given.features
+    kinds = {} if table is None else {field.name: "image" for field in table.schema if is_image(field.type)}
+    bad = {} if table is None else bad_feature_rows(table, kinds)
+    if table is None or not bad:
+        return given
+    names: Any = table["path"].to_pylist() if "path" in table.column_names else range(table.num_rows)
+    names = names if given.ids is None else given.ids
+    named = ", ".join(str(names[row]) for row in list(bad)[:_SHOWN]) + (", …" if len(bad) > _SHOWN else "")
+    have = "1 row has a picture that does" if len(bad) == 1 else f"{len(bad):,} rows have a picture that does"
+    note = f"{have} not decode and {'was' if len(bad) == 1 else 'were'} set aside: {named}"
+    labels = [None if row in bad else label for row, label in enumerate(given.labels)]
+    return replace(given, labels=labels, notes=(*given.notes, note))
 
 
 def label_values(column: pa.ChunkedArray) -> list[Any]:

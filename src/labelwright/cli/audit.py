@@ -34,7 +34,8 @@ REPORT = Path("audit-report.html")
 )
 def audit(
     file: Annotated[
-        str | None, typer.Argument(help="CSV, Parquet or npz file, a folder of them, or a data set's name")
+        str | None,
+        typer.Argument(help="CSV, Parquet or npz file, folder of them or of pictures by class, or a data set's name"),
     ] = None,
     label: Annotated[str | None, typer.Option(help="column of the given labels")] = None,
     id: Annotated[str | None, typer.Option(help="column that names each row; default: its place")] = None,
@@ -218,9 +219,12 @@ def judged(
     """Read what there is, and audit it."""
     from labelwright.auditing import audit as audit_all
     from labelwright.auditing import load_audit
+    from labelwright.auditing.files import without_bad_pictures
     from labelwright.settings import make_classifier
 
     given = _read(asked, data_dir)
+    if asked.pred_probs is None:
+        given = without_bad_pictures(given)
     if asked.pred_probs is None and given.features is None:
         raise SettingsError(
             f"{asked.file} has no column left to learn from beside the named ones; give --pred-probs, or drop fewer columns"

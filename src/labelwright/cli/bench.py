@@ -23,16 +23,24 @@ Kernel = Annotated[str, typer.Option(help="rbf or linear")]
 @bench.callback()
 def listing(
     ctx: typer.Context,
-    list_: Annotated[bool, typer.Option("--list", help="which data sets are at hand, and why others are not")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="what ran, what did not and why: data sets and experiments")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="folder of the results")] = Path("experiments/results"),
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
     """The paper's experiments, reproduced."""
     if list_ or ctx.invoked_subcommand is None:
-        from labelwright.datasets import available
+        from labelwright.bench.listing import listed
 
-        found = available(data_dir)
-        say(found, as_json=json, text="\n".join(f"{name}: {word}" for name, word in found.items()))
+        found = listed(data_dir, output)
+        lines = [f"{name}: {word}" for name, word in found["data"].items()]
+        lines += [
+            "",
+            *(f"{row['experiment']} {row['dataset']} {row['profile']}: {row['state']}" for row in found["experiments"]),
+        ]
+        say(found, as_json=json, text="\n".join(lines))
 
 
 @bench.command(epilog="Example: labelwright bench qal --dataset pendigits --noise 0.6 --repeats 10 --json")
@@ -179,4 +187,108 @@ def radduo(
         table.add_column(column, justify="right")
     for name, row in result["methods"].items():
         table.add_row(name, *(row["shown"][column] for column in names))
+    Console().print(table)
+
+
+Profile = Annotated[str, typer.Option(help="compact (2 cores) or paper (the paper's own setting; a GPU)")]
+Seeds = Annotated[int | None, typer.Option(min=1, help="repeats; the profile's when not given")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+
+
+@bench.command(epilog="Example: labelwright bench table2 --dataset cifar10 --profile compact --seeds 3 --json")
+def table2(
+    dataset: Annotated[
+        str, typer.Option(help="cifar10, cifar100, mnist, fashion-mnist, gtsrb, orl-faces or facescrub")
+    ] = "cifar10",
+    profile: Profile = "compact",
+    seeds: Seeds = None,
+    ablations: Annotated[bool, typer.Option(help="also the buffer and the slim variants")] = False,
+    device: Device = "auto",
+    output: Annotated[
+        Path, typer.Option(help="folder for JSON, plot and pieces; finished pieces are not run again")
+    ] = Path("experiments/results"),
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Table II: No-Sel, RAD Duo and Full-Clean with networks, the paper's way and improved. Go on after a stop by the same
+    command."""
+    from labelwright.bench.table2 import run_table2
+    from labelwright.bench.table2 import table as rows_of
+
+    with progress_bar() as bar:
+        task = bar.add_task(f"table2 {dataset}", total=None)
+        result = run_table2(
+            dataset,
+            profile=profile,
+            seeds=seeds,
+            seed=seed,
+            device=device,
+            data_dir=data_dir,
+            output=output,
+            ablations=ablations,
+            progress=lambda what, done, total: bar.update(
+                task, description=f"{dataset} {what}", completed=done, total=total
+            ),
+        )
+    if json:
+        say(result, as_json=True)
+        return
+    _show(
+        rows_of(result), f"table2: {dataset}, {profile}, {result['seeds']} seed(s), accuracies in percent, last batch"
+    )
+    print(f"wrote {output}/table2-{dataset}-{profile}.json and .png")
+
+
+@bench.command(epilog="Example: labelwright bench framework --dataset gtsrb --seeds 1")
+def framework(
+    dataset: Annotated[
+        str, typer.Option(help="pendigits (SVMs), or a set of pictures (networks), as in table2")
+    ] = "cifar10",
+    profile: Profile = "compact",
+    seeds: Seeds = None,
+    device: Device = "auto",
+    output: Annotated[
+        Path, typer.Option(help="folder for JSON, plot and pieces; finished pieces are not run again")
+    ] = Path("experiments/results"),
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Filter, expert and imitator added one by one, under constant, bursty and changing noise. Go on after a stop by the
+    same command."""
+    from labelwright.bench.framework import run_framework
+    from labelwright.bench.framework import table as rows_of
+
+    with progress_bar() as bar:
+        task = bar.add_task(f"framework {dataset}", total=None)
+        result = run_framework(
+            dataset,
+            profile=profile,
+            seeds=seeds,
+            seed=seed,
+            device=device,
+            data_dir=data_dir,
+            output=output,
+            progress=lambda what, done, total: bar.update(
+                task, description=f"{dataset} {what}", completed=done, total=total
+            ),
+        )
+    if json:
+        say(result, as_json=True)
+        return
+    _show(
+        rows_of(result),
+        f"framework: {dataset}, {result['seeds']} seed(s), {result['questions_a_batch']} questions a batch",
+    )
+    print(f"wrote {output}/framework-{dataset}-{profile}.json and .png")
+
+
+def _show(rows: list[list[str]], title: str) -> None:
+    head, *body = rows
+    table = Table(title=title, title_justify="left")
+    for column in head:
+        table.add_column(column, justify="left" if column in ("way", "method", "strategy") else "right")
+    for row in body:
+        table.add_row(*row)
     Console().print(table)

@@ -45,7 +45,10 @@ def source_of(name: str, data_dir: str | None) -> TableSource:
     "Answers: fill in the label column of STATE/questions.csv, save it as STATE/answers.csv, and run again."
 )
 def run(
-    source: Annotated[str, typer.Argument(help="CSV, Parquet or npz file, a folder of them, or a data set's name")],
+    source: Annotated[
+        str,
+        typer.Argument(help="CSV, Parquet or npz file, folder of them or of pictures by class, or a data set's name"),
+    ],
     label: Annotated[str, typer.Option(help="column of the given labels")],
     state: Annotated[Path, typer.Option(help="folder for the ledger and the models")] = Path("state"),
     id: Annotated[str | None, typer.Option(help="column that names each row; default: its place")] = None,
@@ -58,8 +61,16 @@ def run(
     ] = None,
     drop: Annotated[str | None, typer.Option(help="columns that models must not see, comma-separated")] = None,
     selector: Annotated[str, typer.Option(help="rad-duo, quality-only, slim or none")] = "rad-duo",
-    classifier: Annotated[str, typer.Option(help="auto, linear, sgd, forest, boosted, bayes or svm")] = "auto",
-    quality: Annotated[str, typer.Option(help="the model that judges labels first; same names")] = "linear",
+    classifier: Annotated[
+        str,
+        typer.Option(
+            help="auto, linear, sgd, forest, boosted, bayes, svm; for pictures network, resnet20, vgg6, cnn12"
+        ),
+    ] = "auto",
+    quality: Annotated[
+        str,
+        typer.Option(help="the model that judges labels first; same names; auto: linear, for pictures a small network"),
+    ] = "auto",
     budget: Annotated[int, typer.Option(min=0, help="questions a batch")] = 0,
     budget_total: Annotated[int | None, typer.Option(min=0, help="questions in all, never exceeded")] = None,
     dynamic: Annotated[bool, typer.Option(help="spend the total where the models are unsure")] = False,
@@ -137,6 +148,7 @@ def finish(job: Run, source: TableSource, *, report: bool) -> dict[str, Any]:
     summary["assumed"] = [
         *job.intake.encoder.describe(),
         *(f"{n}: {c} values did not fit" for n, c in job.intake.drift.items()),
+        *source.notes,
     ]
     if job.ledger.migrated:
         summary["assumed"].append("the ledger of an older version was migrated")

@@ -1,6 +1,6 @@
 """One face over everything that learns: any scikit-learn classifier, with K fixed classes."""
 
-from labelwright.learners.base import Incremental, Learner, Learners, Refit, as_learner
+from labelwright.learners.base import Deep, Incremental, Learner, Learners, Refit, as_learner
 from labelwright.learners.memory import Fetch, RowMemory
 
-__all__ = ["Fetch", "Incremental", "Learner", "Learners", "Refit", "RowMemory", "as_learner"]
+__all__ = ["Deep", "Fetch", "Incremental", "Learner", "Learners", "Refit", "RowMemory", "as_learner"]

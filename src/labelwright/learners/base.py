@@ -136,30 +136,65 @@ class Incremental(Learner):
         if not len(rows):
             return
         training = rows.plus(self.memory.sample(self.replay, rng)) if self.replay else rows
-        for _ in range(self.epochs):
-            order = rng.permutation(len(training))
-            self.estimator.partial_fit(training.X[order], training.y[order], classes=np.arange(self.classes))
+        self._learn(training, rng)
         if self.replay:
             self.memory.add(rows)
         self.fitted = True
 
+    def _learn(self, training: Rows, rng: np.random.Generator) -> None:
+        for _ in range(self.epochs):
+            order = rng.permutation(len(training))
+            self.estimator.partial_fit(training.X[order], training.y[order], classes=np.arange(self.classes))
+
     def state(self) -> dict[str, Any]:
-        """The model (skops bytes, no pickle) and the remembered rows."""
+        """The model (bytes, no pickle) and the remembered rows."""
+        model = np.frombuffer(self._dumped(), np.uint8) if self.fitted else np.empty(0, np.uint8)
+        return {"model": model, "steps": self.steps, "memory": self.memory.state()}
+
+    def _dumped(self) -> bytes:
         from skops.io import dumps
 
-        model = np.frombuffer(dumps(self.estimator), np.uint8) if self.fitted else np.empty(0, np.uint8)
-        return {"model": model, "steps": self.steps, "memory": self.memory.state()}
+        return bytes(dumps(self.estimator))
+
+    def _loaded(self, model: bytes) -> Any:
+        from labelwright.safe import load_model
+
+        return load_model(model)
 
     def restore(self, state: Mapping[str, Any], fetch: Fetch) -> None:
         """As it was when :meth:`state` was called."""
-        from labelwright.safe import load_model
-
         raw = np.asarray(state["model"], np.uint8).tobytes()
         if raw:
-            self.estimator = load_model(raw)
+            self.estimator = self._loaded(raw)
             self.fitted = True
         self.steps = int(state["steps"])
         self.memory.restore(state["memory"], fetch)
+
+
+class Deep(Incremental):
+    """A network (:class:`~labelwright.learners.torch_classifier.TorchClassifier`): each batch mixed with up to ``replay``
+    remembered rows, soft labels where rows have shares. How many epochs, and how fast, the estimator says.
+
+    >>> from labelwright.learners.torch_classifier import TorchClassifier
+    >>> learner = Deep(TorchClassifier(epochs=2, random_state=0), classes=2)
+    >>> learner.partial_fit(Rows(np.eye(2).repeat(8, axis=0), np.repeat([0, 1], 8), np.arange(16)))
+    >>> learner.proba(np.eye(2)).shape
+    (2, 2)
+    """
+
+    def __init__(self, estimator: Any, *, classes: int, replay: int = 4000, memory: int = 20_000, seed: int = 0):
+        super().__init__(estimator, classes=classes, replay=replay, memory=memory, seed=seed)
+
+    def _learn(self, training: Rows, rng: np.random.Generator) -> None:
+        self.estimator.partial_fit(training.X, training.y, classes=np.arange(self.classes), target=training.share)
+
+    def _dumped(self) -> bytes:
+        return bytes(self.estimator.to_bytes())
+
+    def _loaded(self, model: bytes) -> Any:
+        """The stored weights under the present settings."""
+        found = type(self.estimator).from_bytes(model, "the stored network")
+        return found.set_params(**self.estimator.get_params(deep=False))
 
 
 class Learners:
@@ -184,6 +219,10 @@ class Learners:
         """True once every learner can judge."""
         return all(learner.fitted for learner in self)
 
+    def proba(self, X: Floats) -> Floats:
+        """(n, K) mean of both models' probabilities (methods section 2: both together as the final word)."""
+        return np.asarray(np.mean([learner.proba(X) for learner in self], axis=0))
+
     def partial_fit(self, rows: Rows) -> None:
         """Every learner learns from ``rows``."""
         for learner in self:
@@ -200,13 +239,16 @@ class Learners:
 
 
 def as_learner(estimator: Any, *, classes: int, seed: int = 0, max_rows: int = 20_000) -> Refit | Incremental:
-    """A learner for any scikit-learn classifier: incremental where ``partial_fit`` takes ``classes``, else refitted.
+    """A learner for any scikit-learn classifier: a network with replay and soft labels where ``partial_fit`` takes a
+    ``target``, incremental where it takes ``classes``, else refitted.
 
     >>> from sklearn.linear_model import SGDClassifier
     >>> type(as_learner(SGDClassifier(), classes=2)).__name__
     'Incremental'
     """
     takes = getattr(estimator, "partial_fit", None)
+    if takes is not None and "target" in inspect.signature(takes).parameters:
+        return Deep(estimator, classes=classes, seed=seed, memory=max_rows)
     if takes is not None and "classes" in inspect.signature(takes).parameters:
         return Incremental(estimator, classes=classes, seed=seed)
     return Refit(estimator, classes=classes, seed=seed, max_rows=max_rows)

@@ -59,8 +59,9 @@ class RowMemory:
         return self.rows.take(rng.choice(len(self.rows), count, replace=False))
 
     def state(self) -> dict[str, Any]:
-        """Keys and labels; features come back through ``fetch``."""
-        return {"keys": self.rows.keys, "y": self.rows.y}
+        """Keys, labels and shares; features come back through ``fetch``."""
+        held = {"keys": self.rows.keys, "y": self.rows.y}
+        return held if self.rows.share is None else {**held, "share": self.rows.share}
 
     def restore(self, state: Mapping[str, Any], fetch: Fetch) -> None:
         """As it was, less the rows that can no longer be had (erased, or their correction reverted)."""
@@ -69,4 +70,5 @@ class RowMemory:
         here = np.isin(keys, found)
         order = np.argsort(found, kind="stable")
         at = order[np.searchsorted(found[order], keys[here])] if len(found) else np.empty(0, np.int64)
-        self.rows = Rows(X[at], np.asarray(state["y"], np.int64)[here], keys[here])
+        share = np.asarray(state["share"], np.float32)[here] if "share" in state else None
+        self.rows = Rows(X[at], np.asarray(state["y"], np.int64)[here], keys[here], share)

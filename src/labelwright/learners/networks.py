@@ -22,6 +22,7 @@ def make_network(name: str, *, shape: Shape | None, width: int, classes: int) ->
     name: one of :data:`NETWORKS`. shape: of an image, or None for vectors. width: of a vector. classes: K.
     Raises SettingsError for an unknown name, or a network of images asked for vectors.
 
+    >>> import torch
     >>> net = make_network("compact", shape=(32, 32, 3), width=3072, classes=10)
     >>> net(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])

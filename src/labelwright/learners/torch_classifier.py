@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +13,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from labelwright.errors import DataError, SettingsError, SourceError
+from labelwright.learners.watch import Watch
 from labelwright.types import Floats, Ints
 
 if TYPE_CHECKING:
     from labelwright.learners.training import Checkpoint, Inputs, Recipe, Trainer
-
-FORMAT = 1
-_SHAPE_PARAMS = ("network", "image_shape")
 
 
 class TorchClassifier(ClassifierMixin, BaseEstimator):
@@ -38,7 +35,8 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
     before training stops. keep: "last" epoch or the "best" on the held-out rows. device: auto, cpu, cuda.
     precision: auto (bfloat16 where the machine is quick at it), bfloat16 or float32. deterministic: only operations that
     repeat exactly. checkpoint: a file that survives a kill at any instant, mid-epoch too; ``fit`` on the same data goes
-    on from it. checkpoint_seconds: between writes. progress: a bar on the terminal. random_state: seed.
+    on from it. checkpoint_seconds: between writes. progress: a bar on the terminal.
+    on_epoch: called after every epoch with its number; training stops when it returns True. random_state: seed.
 
     Fitted attributes: ``classes_``, ``n_features_in_``, ``history_`` (a dict an epoch when rows are held out),
     ``best_epoch_``.
@@ -76,6 +74,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         checkpoint: str | Path | None = None,
         checkpoint_seconds: float = 20.0,
         progress: bool = False,
+        on_epoch: Callable[[int], Any] | None = None,
         random_state: Any = None,
     ):
         self.network = network
@@ -101,6 +100,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         self.checkpoint = checkpoint
         self.checkpoint_seconds = checkpoint_seconds
         self.progress = progress
+        self.on_epoch = on_epoch
         self.random_state = random_state
 
     # ------------------------------------------------------------ learning
@@ -263,12 +263,17 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
                 weight=weight,
                 checkpoint=self._checkpoint(X, wanted, recipe),
                 tell=tell,
-                after_epoch=watch,
+                after_epoch=self._ended(watch),
             )
         if watch is not None and self.keep == "best":
             watch.restore(self.trainer_)
         self._stage += 1
         return self
+
+    def _ended(self, watch: Watch | None) -> Callable[[int], bool] | None:
+        """What is done after every epoch, or None."""
+        told = [look for look in (watch, self.on_epoch) if look is not None]
+        return (lambda epoch: any([bool(look(epoch)) for look in told])) if told else None
 
     def _held_out(self, n: int, seed: int) -> Ints:
         if not 0 <= self.validation_fraction < 1:
@@ -276,8 +281,8 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         count = min(round(self.validation_fraction * n), n - 1)
         return np.sort(np.random.default_rng(seed).permutation(n)[:count])
 
-    def _watch(self, X: Any, wanted: Any) -> _Watch:
-        return _Watch(self, self._inputs(X), wanted if wanted.ndim == 1 else wanted.argmax(axis=1))
+    def _watch(self, X: Any, wanted: Any) -> Watch:
+        return Watch(self, self._inputs(X), wanted if wanted.ndim == 1 else wanted.argmax(axis=1))
 
     def _bar(self, recipe: Recipe, rows: int) -> Any:
         from labelwright.learners.devices import step_bar
@@ -316,71 +321,16 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
     def to_bytes(self) -> bytes:
         """The fitted network as a safetensors file: weights, averaged weights, settings, classes."""
         check_is_fitted(self, "trainer_")
-        from labelwright.learners.tensors import to_bytes
+        from labelwright.learners.saved import dumped
 
-        tensors = {f"network.{n}": v for n, v in self.trainer_.network.state_dict().items()}
-        if self.trainer_.averaged is not None:
-            tensors |= {f"averaged.{n}": v for n, v in self.trainer_.averaged.items()}
-        params = {n: v for n, v in self.get_params(deep=False).items() if n not in ("checkpoint", "random_state")}
-        told = {
-            "format": FORMAT,
-            "params": params,
-            "classes": self.classes_.tolist(),
-            "object_classes": self.classes_.dtype == object,
-            "width": self._width,
-            "image": self._image,
-            "features": self.n_features_in_,
-            "scale": self._scale.tolist(),
-            "shift": self._shift.tolist(),
-            "seed": self._seed,
-            "stage": self._stage,
-        }
-        return to_bytes(tensors, {"labelwright": json.dumps(told)})
+        return dumped(self)
 
     @staticmethod
     def from_bytes(content: bytes, name: str = "the saved network") -> TorchClassifier:
         """What :meth:`to_bytes` made. Raises SettingsError when it is damaged or of another kind."""
-        from labelwright.learners.tensors import from_bytes
+        from labelwright.learners.saved import loaded
 
-        tensors, said = from_bytes(content, name)
-        try:
-            told = json.loads(said["labelwright"])
-            if told["format"] != FORMAT:
-                raise SettingsError(
-                    f"{name} has format {told['format']}, expected {FORMAT}; use the version that wrote it"
-                )
-            params = told["params"]
-            shape = params["image_shape"]
-            model = TorchClassifier(**{**params, "image_shape": None if shape is None else tuple(shape)})
-            model.classes_ = np.array(told["classes"], dtype=object if told["object_classes"] else None)
-            model._width, model._image = told["width"], None if told["image"] is None else tuple(told["image"])
-            model.n_features_in_, model._seed, model._stage = told["features"], told["seed"], told["stage"]
-            model._scale, model._shift = (np.array(told[n], np.float32) for n in ("scale", "shift"))
-            model.history_, model.best_epoch_ = [], None
-        except (KeyError, ValueError, TypeError) as error:
-            if isinstance(error, SettingsError):
-                raise
-            raise SettingsError(
-                f"{name} is no saved TorchClassifier ({error!r}); save one with model.save(path)"
-            ) from error
-        model.trainer_ = model._trainer()
-        model.load_weights(tensors, name)
-        return model
-
-    def load_weights(self, tensors: Any, name: str) -> None:
-        """Take over weights of the same architecture. Raises SettingsError for another."""
-        import torch
-
-        part = {p: {n[len(p) :]: v for n, v in tensors.items() if n.startswith(p)} for p in ("network.", "averaged.")}
-        try:
-            self.trainer_.network.load_state_dict(part["network."])
-        except RuntimeError as error:
-            raise SettingsError(
-                f"{name} holds the weights of another architecture than network={self.network!r} for {len(self.classes_)} "
-                f"classes; make the model with the settings it was saved with, or train anew"
-            ) from error
-        like = self.trainer_.network.state_dict()
-        self.trainer_.averaged = {n: torch.empty_like(like[n]).copy_(v) for n, v in part["averaged."].items()} or None
+        return loaded(content, name)
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`to_bytes` to a file, whole or not at all."""
@@ -401,42 +351,3 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.non_deterministic = False
         return tags
-
-
-class _Watch:
-    """Looks at the held-out rows, labelled as they came, after every epoch; remembers the best one."""
-
-    def __init__(self, model: TorchClassifier, inputs: Inputs, given: Ints):
-        self.model, self.inputs, self.given = model, inputs, given
-        self.best, self.waited = -np.inf, 0
-        self.kept: tuple[Any, Any] | None = None
-
-    def __call__(self, epoch: int) -> bool:
-        trainer = self.model.trainer_
-        proba = trainer.proba(self.inputs).numpy()
-        own = np.maximum(proba[np.arange(len(self.given)), self.given], 1e-9)
-        accuracy = float((proba.argmax(axis=1) == self.given).mean())
-        told = {"epoch": epoch, "noisy_accuracy": accuracy, "noisy_loss": float(-np.log(own).mean())}
-        self.model.history_.append(told)
-        if accuracy > self.best:
-            self.best, self.waited, self.model.best_epoch_ = accuracy, 0, epoch
-            copies = [
-                None if s is None else {n: v.detach().clone() for n, v in s.items()} for s in self._states(trainer)
-            ]
-            self.kept = (copies[0], copies[1])
-        else:
-            self.waited += 1
-        return self.model.patience is not None and self.waited >= self.model.patience
-
-    @staticmethod
-    def _states(trainer: Trainer) -> tuple[Any, Any]:
-        return trainer.network.state_dict(), trainer.averaged
-
-    def restore(self, trainer: Trainer) -> None:
-        """The weights of the best epoch."""
-        if self.kept is not None:
-            trainer.network.load_state_dict(self.kept[0])
-            trainer.averaged = self.kept[1]
-
-
-Progress = Callable[[int, int, float], None]

@@ -15,7 +15,8 @@ class TableSource:
     """A table that is read in chunks, as often as one likes.
 
     name: where it comes from, for messages. columns: their names. num_rows: rows, or None when only reading
-    tells. skipped_lines: CSV lines with the wrong number of fields, left out by the latest reading.
+    tells. skipped_lines: CSV lines with the wrong number of fields, left out by the latest reading. notes: what else was
+    left out, in plain words.
 
     >>> from labelwright.tables import open_source
     >>> source = open_source(pa.table({"x": [1, 2, 3]}))
@@ -33,6 +34,7 @@ class TableSource:
     ):
         self.name, self.columns, self.num_rows = name, tuple(columns), num_rows
         self.skipped_lines = 0
+        self.notes: tuple[str, ...] = ()
         self._read, self._finish = read, finish
         twice = [column for column, count in Counter(self.columns).items() if count > 1]
         if twice:

@@ -72,6 +72,20 @@ class Encoder:
         """Vector column -> width."""
         return {name: int(state["width"]) for name, state in self._states.items() if self.kinds[name] == "vector"}
 
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(height, width, channels) of the pictures, when each row of the matrix is one picture's pixels in that order and
+        nothing else; None otherwise.
+
+        >>> Encoder().fit(pa.table({"x": [1.0, 2.0]})).image_shape is None
+        True
+        """
+        used = [name for name, kind in self.kinds.items() if kind != "dropped"]
+        if len(used) != 1 or self.kinds[used[0]] != "image":
+            return None
+        state = self._states[used[0]]
+        return int(state["height"]), int(state["width"]), 1 if state["mode"] == "L" else 3
+
     def fit(self, table: pa.Table) -> Encoder:
         """Settle what each column is. Raises DataError when nothing usable is left."""
         names = [name for name in table.column_names if name not in self.exclude]

@@ -9,7 +9,9 @@ import pyarrow.compute as pc
 
 from labelwright.tables.arrow import is_image, is_number, is_string, is_vector
 from labelwright.tables.columns import to_numbers
+from labelwright.tables.pictures import PICTURE_SUFFIXES
 
+PICTURE_NAME = "(?i)(" + "|".join(re.escape(suffix) for suffix in PICTURE_SUFFIXES) + ")$"
 ID_NAME = re.compile(r"(^|_)(id|idx|index|key|uuid|unnamed: 0)_*$", re.IGNORECASE)
 
 
@@ -41,6 +43,9 @@ def kind_of(column: pa.ChunkedArray, name: str) -> tuple[str, str]:
 
 def _string_kind(column: pa.ChunkedArray, distinct: int, name: str) -> tuple[str, str]:
     present = column.drop_null()
+    pictures = pc.sum(pc.match_substring_regex(present, PICTURE_NAME)).as_py()
+    if pictures >= 0.95 * len(present):
+        return "dropped", "names of picture files, which may tell the label"
     words = pc.mean(pc.count_substring(pc.utf8_trim_whitespace(present), " ")).as_py() + 1
     longest = pc.max(pc.utf8_length(present)).as_py()
     if distinct <= 20 and 2 * distinct <= len(present):

@@ -13,6 +13,7 @@ from labelwright.errors import SourceError
 from labelwright.tables.arrow import contiguous, quoted
 from labelwright.tables.chunked import TableSource
 from labelwright.tables.files import CSV_SUFFIXES, PARQUET_SUFFIXES, open_csv, open_parquet, suffix_of
+from labelwright.tables.pictures import find_pictures, open_pictures
 from labelwright.types import Floats
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ def open_source(source: str | Path | pa.Table | pd.DataFrame) -> TableSource:
     """Open a table to be read in chunks.
 
     source: path of a .csv, .csv.gz, .tsv, .parquet or .npz file; a folder of CSV or Parquet files with the same
-    columns, read in the order of their names; a pandas DataFrame; a pyarrow Table. An .npz holds ``X`` (n, d),
-    which becomes the vector column ``x``, ``y`` (n,), which becomes ``label``, and other arrays of n values.
+    columns, read in the order of their names; a folder with a sub-folder of pictures per class; a pandas DataFrame; a
+    pyarrow Table. An .npz holds ``X`` (n, d), which becomes the vector column ``x``, ``y`` (n,), which becomes ``label``,
+    and other arrays of n values. Pictures become ``image``, ``label`` (the sub-folder) and ``path``, which can serve as
+    the id; classes are mixed, in an order that depends on the names only.
     CSV: an empty field is missing; column types are settled on the first 8 MB, and a column that later
     breaks its type is read as decimal numbers or text from then on; lines with too few or many fields are skipped.
     Raises SourceError, in one sentence, when there is no such file or it cannot be used.
@@ -58,7 +61,13 @@ def _open_folder(folder: Path) -> TableSource:
     by_csv = [f for f in files if suffix_of(f) in CSV_SUFFIXES]
     by_parquet = [f for f in files if suffix_of(f) in PARQUET_SUFFIXES]
     if not by_csv and not by_parquet:
-        raise SourceError(f"The folder {folder} holds no CSV or Parquet file; put the data there or name another.")
+        pictures = find_pictures(folder)
+        if pictures is not None:
+            return open_pictures(pictures)
+        raise SourceError(
+            f"The folder {folder} holds no CSV or Parquet file, nor a sub-folder of pictures per class; "
+            "put the data there or name another."
+        )
     if by_csv and by_parquet:
         raise SourceError(f"The folder {folder} holds both CSV and Parquet files; keep one kind.")
     return open_csv(str(folder), by_csv) if by_csv else open_parquet(str(folder), by_parquet)

@@ -6,12 +6,16 @@ import io
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelwright.tables.arrow import contiguous, dense_vectors, is_image, is_vector
 from labelwright.tables.columns import Applied, Fitted, State, apply_dense, fit_dense
 from labelwright.types import Floats
+
+MOST_PIXELS = 64
+FEWEST_PIXELS = 8
 
 
 def to_vectors(column: pa.ChunkedArray, width: int) -> tuple[Floats, int]:
@@ -72,32 +76,62 @@ def decoded_image(content: bytes) -> Any:
         image = Image.open(io.BytesIO(content))
         image.load()
         return image
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except (
+        Exception
+    ):  # damaged files make decoders raise whatever comes to hand: struct.error, zlib.error, IndexError, ...
         return None
+
+
+def is_grey(image: Any) -> bool:
+    """Whether an image has one channel of colour, and perhaps transparency."""
+    return str(image.mode).split(";")[0] in ("1", "L", "LA", "La", "I", "F")
+
+
+def pixels_of(image: Any, mode: str, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """(height, width) or (height, width, 3) uint8 of an image that was decoded; 16-bit grey keeps its upper 8 bits.
+
+    mode: "L" or "RGB". size: (width, height), to which it is resized bilinearly.
+    """
+    from PIL import Image
+
+    if str(image.mode).startswith("I"):
+        deep = np.asarray(image)
+        image = Image.fromarray((deep >> 8 if deep.max(initial=0) > 255 else deep).astype(np.uint8))
+    image = image.convert(mode)
+    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR), np.uint8)
+
+
+def _bounded(width: int, height: int) -> tuple[int, int]:
+    """The size with both sides shrunk alike until the longer is :data:`MOST_PIXELS`, neither below :data:`FEWEST_PIXELS`."""
+    longer = max(width, height)
+    if longer <= MOST_PIXELS:
+        return width, height
+    small = [max(FEWEST_PIXELS, round(side * MOST_PIXELS / longer)) for side in (width, height)]
+    return min(width, small[0]), min(height, small[1])
 
 
 def fit_image(column: pa.ChunkedArray) -> Fitted:
     for content in encoded_images(column):
         image = decoded_image(content) if content else None
         if image is not None:
-            mode = "L" if image.mode in ("1", "L", "I", "F", "I;16") else "RGB"
-            width, height = image.size
-            colour = "grey" if mode == "L" else "colour"
-            return {"mode": mode, "width": width, "height": height}, f"{width} x {height} {colour} pixels in [0, 1]"
+            mode, colour = ("L", "grey") if is_grey(image) else ("RGB", "colour")
+            width, height = _bounded(*image.size)
+            shrunk = "" if (width, height) == image.size else f", resized from {image.size[0]} x {image.size[1]}"
+            state = {"mode": mode, "width": width, "height": height}
+            return state, f"{width} x {height} {colour} pixels in [0, 1]{shrunk}"
     return {}, "no image decodes"
 
 
 def apply_image(column: pa.ChunkedArray, state: State) -> Applied:
-    size = (int(state["width"]), int(state["height"]))
+    mode, size = state["mode"], (int(state["width"]), int(state["height"]))
     contents = encoded_images(column)
-    out = np.zeros((len(contents), size[0] * size[1] * (1 if state["mode"] == "L" else 3)), np.float32)
+    out = np.zeros((len(contents), size[0] * size[1] * (1 if mode == "L" else 3)), np.float32)
     lost = 0
     for row, content in enumerate(contents):
         image = decoded_image(content) if content else None
         if image is None:
             lost += 1
             continue
-        image = image.convert(state["mode"])
-        out[row] = np.asarray(image if image.size == size else image.resize(size), np.uint8).ravel()
+        out[row] = pixels_of(image, mode, size).ravel()
     out /= 255
     return out, lost

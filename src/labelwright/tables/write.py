@@ -14,7 +14,7 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from labelwright.errors import SourceError
-from labelwright.tables.arrow import undictionaried
+from labelwright.tables.arrow import is_image, undictionaried
 from labelwright.tables.files import CSV_SUFFIXES, PARQUET_SUFFIXES, suffix_of
 
 
@@ -45,8 +45,8 @@ def write_table(table: pa.Table, path: str | Path) -> None:
 def write_tables(tables: Iterable[pa.Table], path: str | Path) -> None:
     """Write tables one after another into one Parquet (.parquet, .pq) or CSV (.csv, .csv.gz, .tsv) file.
 
-    Memory holds one table at a time. A later table is cast to the columns of the first; vectors and images become
-    text in CSV. Raises SourceError when the suffix is unknown, a column cannot be written, or the folder cannot.
+    Memory holds one table at a time. A later table is cast to the columns of the first; vectors become text in
+    CSV, images their path. Raises SourceError when the suffix is unknown, a column cannot be written, or the folder cannot.
     """
     target = Path(path)
     suffix = suffix_of(target)
@@ -97,12 +97,14 @@ def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _as_text(table: pa.Table) -> pa.Table:
-    """CSV cells: vectors as numbers between spaces, structures as text, everything else as it is."""
+    """CSV cells: vectors as numbers between spaces, images as their path, structures as text, everything else as it is."""
     columns = []
     for column in table.columns:
         column = undictionaried(column)
         kind = column.type
-        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        if is_image(kind):
+            column = pa.array([None if v is None else _image_cell(v) for v in column.to_pylist()], pa.string())
+        elif pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
             column = pa.array([None if v is None else _cell(v) for v in column.to_pylist()], pa.string())
         columns.append(column)
     return pa.Table.from_arrays(columns, names=table.column_names)
@@ -110,6 +112,10 @@ def _as_text(table: pa.Table) -> pa.Table:
 
 def _cell(value: Any) -> str:
     return " ".join(f"{v:g}" for v in value) if isinstance(value, list) else str(value)
+
+
+def _image_cell(value: Any) -> str:
+    return value.get("path") or f"({len(value['bytes'] or b''):,} bytes)"
 
 
 @contextmanager

@@ -1,0 +1,80 @@
+"""Plots of the experiments with networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+COLOURS = {
+    "no-sel": "#b03a2e",
+    "rad-duo": "#2e6fb0",
+    "rad-duo+correct": "#6c4fa3",
+    "rad-duo+soft": "#1b8a5a",
+    "full-clean": "#333333",
+}
+
+
+def table2_figure(result: Mapping[str, Any], path: Path) -> None:
+    """C's accuracy after every epoch (the paper's Fig. 2: a saw-tooth at each new batch), and the last batch's in bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    recipes = [r for r in ("paper", "improved") if any(name.startswith(f"{r}/") for name in result["methods"])]
+    figure, axes = plt.subplots(1, len(recipes), figsize=(6.2 * len(recipes), 4.4), sharey=True, squeeze=False)
+    start = result["methods"]["d0-only"]["c"]["mean"]
+    for axis, recipe in zip(axes[0], recipes, strict=True):
+        axis.axhline(start, color="#999999", linestyle=":", linewidth=1.2, label=f"D0 alone {start:.1f}")
+        for name, row in result["methods"].items():
+            if not name.startswith(f"{recipe}/") or not row.get("epochs"):
+                continue
+            method, curve = name.partition("/")[2], row["epochs"]
+            per_batch = len(curve) / max(1, len(row["curve"]))
+            x = [(at + 1) / per_batch for at in range(len(curve))]
+            axis.plot(
+                x, curve, linewidth=1.1, color=COLOURS.get(method, "#c28a1a"), label=f"{method} {row['c']['mean']:.1f}"
+            )
+        axis.set_title({"paper": "the paper's way of training", "improved": "with replay"}[recipe], fontsize=11)
+        axis.set_xlabel("batch")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(
+            fontsize=8, loc="lower right", frameon=False, title="last batch, all test rows, %", title_fontsize=8
+        )
+    axes[0][0].set_ylabel("C's accuracy on 2,000 test rows, %")
+    figure.suptitle(
+        f"{result['dataset']}, {100 * result['noise']:.0f} % symmetric noise, {result['profile']} profile, "
+        f"mean of {result['seeds']} seed(s)",
+        fontsize=12,
+    )
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def framework_figure(result: Mapping[str, Any], path: Path) -> None:
+    """C's accuracy along the stream by strategy, a panel for each kind of noise."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    kinds = list(result["noise"])
+    figure, axes = plt.subplots(1, len(kinds), figsize=(5.2 * len(kinds), 4.2), sharey=True, squeeze=False)
+    shades = ["#b03a2e", "#2e6fb0", "#7fb2df", "#9fb8c9", "#c28a1a", "#e0b866", "#1b8a5a", "#333333"]
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        for shade, (name, row) in zip(shades, result["noise"][kind].items(), strict=True):
+            x = range(1, len(row["curve"]) + 1)
+            axis.plot(x, row["curve"], color=shade, linewidth=1.5, label=f"{name} {row['c']['mean']:.1f}")
+        axis.set_title(f"{kind} noise", fontsize=11)
+        axis.set_xlabel("batch")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=7, frameon=False, loc="lower right")
+    axes[0][0].set_ylabel("C's accuracy, %")
+    figure.suptitle(f"{result['dataset']}: each strategy added, mean of {result['seeds']} seed(s)", fontsize=12)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

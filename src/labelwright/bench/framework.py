@@ -1,0 +1,251 @@
+"""The whole framework on one stream (methods section 8): each strategy added to the one before, and what it gains.
+
+No-Sel, then the filter (RAD Duo), the filter and an expert (fixed and dynamic budget, margin and CENT), all of them and
+the imitator (until CopyNet exists: the posterior of section 5), and Full-Clean; under constant, bursty and changing noise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelwright import queries
+from labelwright.baselines.omniscient import FullClean
+from labelwright.bench.deep import DeepStream, Record, Tick, draw, networks, run_stream, start_state
+from labelwright.bench.profiles import Profile, find_profile
+from labelwright.bench.provenance import provenance
+from labelwright.bench.table2 import SURE, mean_and_interval
+from labelwright.experts import NoExpert, Oracle
+from labelwright.imitation import NoImitator, PosteriorImitator, SoftImitator
+from labelwright.learners import Learners, Refit
+from labelwright.loop import System
+from labelwright.noise.schedules import Schedule, bursts, constant, linear
+from labelwright.queries import DynamicBudget, FixedBudget
+from labelwright.selection import NoSelection, RadDuo
+
+NOISES = ("constant", "bursty", "changing")
+STRATEGIES = (
+    "no-sel",
+    "filter",
+    "filter+expert fixed margin",
+    "filter+expert fixed cent",
+    "filter+expert dynamic margin",
+    "filter+expert dynamic cent",
+    "filter+expert+imitator",
+    "full-clean",
+)
+ASKED_SHARE = 0.05
+"""Questions a batch, of its rows."""
+PENDIGITS = (150, 18, 50)
+"""D0, batches, rows a batch, as in methods section 3."""
+
+
+def schedule(noise: str, batches: int, seed: int) -> Schedule:
+    """Share of wrong labels in each batch: 30 % always; 10 % with bursts of 70 %; from 10 % evenly to 50 %."""
+    rng = np.random.default_rng([seed, 9])
+    kinds: dict[str, Callable[[], Schedule]] = {
+        "constant": lambda: constant(0.3),
+        "bursty": lambda: bursts(0.1, 0.7, chance=1 / 3, rng=rng),
+        "changing": lambda: linear(0.1, 0.5, batches=batches),
+    }
+    return kinds[noise]()
+
+
+def system(strategy: str, learners: Learners, stream: Any, *, batches: int, per_batch: int, soft: bool) -> System:
+    """A strategy as a configuration of the loop. soft: the learners take soft labels."""
+    truth = stream.truth
+    if strategy == "no-sel":
+        return System(NoSelection(learners, estimate_noise=False), learners)
+    if strategy == "full-clean":
+        return System(FullClean(learners, truth, estimate_noise=False), learners)
+    measure = queries.cent if "cent" in strategy else queries.margin
+    total = per_batch * batches
+    budget: FixedBudget = FixedBudget(0)
+    if "expert" in strategy:
+        dynamic = "dynamic" in strategy or "imitator" in strategy
+        budget = (
+            DynamicBudget(total, batches=batches, measure=measure)
+            if dynamic
+            else FixedBudget(per_batch, total=total, measure=measure)
+        )
+    imitating = "imitator" in strategy
+    imitator = (SoftImitator(SURE) if soft else PosteriorImitator(SURE)) if imitating else NoImitator()
+    selector = RadDuo(learners, both=imitating)
+    return System(selector, learners, budget, Oracle(truth) if "expert" in strategy else NoExpert(), imitator)
+
+
+def run_framework(
+    dataset: str,
+    *,
+    profile: str = "compact",
+    seeds: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data_dir: str | None = None,
+    output: Path = Path("experiments/results"),
+    noises: Sequence[str] = NOISES,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Every strategy under every kind of noise on the same streams; finished pieces are not run again.
+
+    dataset: pendigits (support vector machines, methods section 3), or a set of pictures with a profile (networks).
+    Writes ``framework-<dataset>-<profile>.json`` and ``.png`` into ``output``.
+    """
+    setting = None if dataset == "pendigits" else find_profile(dataset, profile)
+    count = (setting.seeds if setting else 10) if seeds is None else seeds
+    batches = setting.batches if setting else PENDIGITS[1]
+    jobs = [(noise, s, strategy) for s in range(seed, seed + count) for noise in noises for strategy in STRATEGIES]
+    done, total = 0, len(jobs) * batches + (count if setting else 0)
+
+    def tick(what: str) -> None:
+        nonlocal done
+        done += 1
+        progress(what, done, total)
+
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {noise: {} for noise in noises}
+    for noise, s, strategy in jobs:
+        folder = output / "pieces" / f"framework-{dataset}-{profile}" / f"seed-{s}"
+        path = folder / f"{noise}-{strategy.replace(' ', '-')}.json"
+        if path.exists():
+            record = dict(json.loads(path.read_text()))
+            for _ in range(batches):
+                tick(path.stem)
+        elif setting is None:
+            record = _regular(strategy, noise, s, path, data_dir, tick)
+        else:
+            d0 = output / "pieces" / f"table2-{dataset}-{profile}" / f"seed-{s}" / "d0.state"
+            record = _deep(setting, strategy, noise, s, path, d0, device, data_dir, tick)
+        found[noise].setdefault(strategy, []).append(record)
+    command = f"labelwright bench framework --dataset {dataset} --profile {profile} --seeds {count}"
+    result = {
+        "experiment": "framework",
+        "dataset": dataset,
+        "profile": profile,
+        "seeds": count,
+        "questions_a_batch": _questions(setting.rows if setting else PENDIGITS[2]),
+        "noise": {noise: _gains(runs) for noise, runs in found.items()},
+        "provenance": provenance(command),
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    (output / f"framework-{dataset}-{profile}.json").write_text(json.dumps(result, indent=1))
+    from labelwright.bench.deep_figures import framework_figure
+
+    framework_figure(result, output / f"framework-{dataset}-{profile}.png")
+    return result
+
+
+def _questions(rows: int) -> int:
+    return max(1, round(ASKED_SHARE * rows))
+
+
+def _deep(
+    setting: Profile,
+    strategy: str,
+    noise: str,
+    seed: int,
+    path: Path,
+    d0: Path,
+    device: str,
+    data_dir: str | None,
+    tick: Tick,
+) -> dict[str, Any]:
+    rates = schedule(noise, setting.batches, seed)
+    stream = draw(setting, seed, data_dir, rates=rates)
+    start = start_state(setting, stream, seed, d0, device=device, tick=tick)
+    both = networks(setting, setting.improved, stream, seed, device=device)
+    parts = system(strategy, both, stream, batches=setting.batches, per_batch=_questions(setting.rows), soft=True)
+    return run_stream(parts, stream, start=start, path=path, tick=tick)
+
+
+def _regular(strategy: str, noise: str, seed: int, path: Path, data_dir: str | None, tick: Tick) -> dict[str, Any]:
+    """pendigits, one RBF support vector machine as L and a linear one as C, rows accumulate."""
+    from labelwright.bench.deep import WatchedLearners
+    from labelwright.learners.kernel import OneVsRestSVC
+
+    stream = _rows(noise, seed, data_dir)
+    quality, classifier = (
+        Refit(OneVsRestSVC(kernel), classes=stream.classes, max_rows=10**6) for kernel in ("linear", "rbf")
+    )
+    learners = WatchedLearners(quality, classifier)
+    parts = system(strategy, learners, stream, batches=PENDIGITS[1], per_batch=_questions(PENDIGITS[2]), soft=False)
+    record = Record()
+    parts.step(stream.batches[0])
+    for batch in stream.batches[1:]:
+        learners.seconds = 0.0
+        split = parts.step(batch)
+        record.add(batch, split, learners.last, stream.truth, training=learners.seconds, judging=0.0)
+        record.curve.append(100 * float((parts.predict(stream.X_test) == stream.y_test).mean()))
+        record.asked = int(parts.budget.spent)
+        tick(path.stem)
+    both = 100 * float((learners.proba(stream.X_test).argmax(axis=1) == stream.y_test).mean())
+    out = {**record.told(), "c": record.curve[-1], "mean": both}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    from labelwright.learners.tensors import write_whole
+
+    write_whole(path, json.dumps(out, indent=1).encode())
+    return out
+
+
+def _rows(noise: str, seed: int, data_dir: str | None) -> DeepStream:
+    """pendigits as a stream: 150 clean rows, 18 batches of 50, up to 2,000 test rows."""
+    from labelwright.bench.qal import rows_of
+    from labelwright.noise import symmetric
+
+    X, y = rows_of("pendigits", data_dir)
+    clean, count, size = PENDIGITS
+    rng = np.random.default_rng([seed, 5])
+    need = clean + count * size
+    rows = rng.permutation(len(y))[: need + 2000]
+    X, y = np.asarray(X[rows], float), y[rows]
+    given, rates, classes = y.copy(), schedule(noise, count, seed), int(y.max()) + 1
+    for number in range(count):
+        part = slice(clean + number * size, clean + (number + 1) * size)
+        given[part] = symmetric(rates(number), classes=classes)(y[part], None, rng)
+    sizes = [clean, *[size] * count]
+    return DeepStream(X[:need], y[:need], given[:need], sizes, X[need:], y[need:], (1, 1, X.shape[1]), classes)
+
+
+def _gains(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Accuracy of each strategy, and what it gained over the one that it adds to."""
+    before = {"filter": "no-sel", "filter+expert+imitator": "filter+expert dynamic margin"}
+    out: dict[str, Any] = {}
+    for name, found in runs.items():
+        out[name] = {who: mean_and_interval([run[who] for run in found]) for who in ("c", "mean")}
+        for key in ("asked", "noise_left_mean", "training_s", "judging_s", "kept_precision", "kept_recall"):
+            values = [run[key] for run in found if run.get(key) is not None]
+            out[name][key] = round(float(np.mean(values)), 4) if values else None
+        out[name]["curve"] = np.mean([run["curve"] for run in found], axis=0).round(3).tolist()
+        base = before.get(name, "filter" if "expert" in name else None)
+        if base is not None and base in runs:
+            gain = [run["c"] - other["c"] for run, other in zip(found, runs[base], strict=True)]
+            out[name]["gain"] = {"over": base, **mean_and_interval(gain)}
+    return out
+
+
+def table(result: Mapping[str, Any]) -> list[list[str]]:
+    """Head and rows for people."""
+    rows = [["noise", "strategy", "C alone", "±", "L and C", "gain of C", "over", "answers", "noise left", "seconds"]]
+    for noise, found in result["noise"].items():
+        for name, row in found.items():
+            gain = row.get("gain")
+            seconds = (row["training_s"] or 0) + (row["judging_s"] or 0)
+            half = row["c"]["ci95"]
+            rows.append(
+                [
+                    noise,
+                    name,
+                    f"{row['c']['mean']:.2f}",
+                    "" if half is None else f"{half:.2f}",
+                    f"{row['mean']['mean']:.2f}",
+                    f"{gain['mean']:+.2f}" if gain else "",
+                    gain["over"] if gain else "",
+                    f"{row['asked']:.0f}",
+                    f"{100 * (row['noise_left_mean'] or 0):.1f} %",
+                    f"{seconds:.0f}",
+                ]
+            )
+    return rows

@@ -1,0 +1,82 @@
+"""A fitted TorchClassifier as the bytes of a safetensors file, and back. Needs torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelwright.errors import SettingsError
+from labelwright.learners.tensors import from_bytes, to_bytes
+from labelwright.learners.torch_classifier import TorchClassifier
+
+FORMAT = 1
+_NOT_SAVED = ("checkpoint", "on_epoch", "random_state")
+
+
+def dumped(model: TorchClassifier) -> bytes:
+    """Weights, averaged weights, settings, classes."""
+    tensors = {f"network.{n}": v for n, v in model.trainer_.network.state_dict().items()}
+    if model.trainer_.averaged is not None:
+        tensors |= {f"averaged.{n}": v for n, v in model.trainer_.averaged.items()}
+    told = {
+        "format": FORMAT,
+        "params": {n: v for n, v in model.get_params(deep=False).items() if n not in _NOT_SAVED},
+        "classes": model.classes_.tolist(),
+        "object_classes": model.classes_.dtype == object,
+        "width": model._width,
+        "image": model._image,
+        "features": model.n_features_in_,
+        "scale": model._scale.tolist(),
+        "shift": model._shift.tolist(),
+        "seed": model._seed,
+        "stage": model._stage,
+    }
+    return to_bytes(tensors, {"labelwright": json.dumps(told)})
+
+
+def loaded(content: bytes, name: str) -> TorchClassifier:
+    """What :func:`dumped` made. Raises SettingsError when it is damaged or of another kind."""
+    tensors, said = from_bytes(content, name)
+    try:
+        model = _empty(json.loads(said["labelwright"]), name)
+    except (KeyError, ValueError, TypeError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise SettingsError(
+            f"{name} is no saved TorchClassifier ({error!r}); save one with model.save(path)"
+        ) from error
+    model.trainer_ = model._trainer()
+    take_weights(model, tensors, name)
+    return model
+
+
+def _empty(told: Mapping[str, Any], name: str) -> TorchClassifier:
+    if told["format"] != FORMAT:
+        raise SettingsError(f"{name} has format {told['format']}, expected {FORMAT}; use the version that wrote it")
+    params, shape = told["params"], told["params"]["image_shape"]
+    model = TorchClassifier(**{**params, "image_shape": None if shape is None else tuple(shape)})
+    model.classes_ = np.array(told["classes"], dtype=object if told["object_classes"] else None)
+    model._width, model._image = told["width"], None if told["image"] is None else tuple(told["image"])
+    model.n_features_in_, model._seed, model._stage = told["features"], told["seed"], told["stage"]
+    model._scale, model._shift = (np.array(told[n], np.float32) for n in ("scale", "shift"))
+    model.history_, model.best_epoch_ = [], None
+    return model
+
+
+def take_weights(model: TorchClassifier, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Take over weights of the same architecture. Raises SettingsError for another."""
+    part = {p: {n[len(p) :]: v for n, v in tensors.items() if n.startswith(p)} for p in ("network.", "averaged.")}
+    try:
+        model.trainer_.network.load_state_dict(part["network."])
+    except RuntimeError as error:
+        raise SettingsError(
+            f"{name} holds the weights of another architecture than network={model.network!r} for {len(model.classes_)} "
+            f"classes; make the model with the settings it was saved with, or train anew"
+        ) from error
+    like = model.trainer_.network.state_dict()
+    model.trainer_.averaged = {n: torch.empty_like(like[n]).copy_(v) for n, v in part["averaged."].items()} or None

@@ -1,0 +1,49 @@
+"""Looking at held-out rows, labelled as they came, while a network trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labelwright.types import Ints
+
+if TYPE_CHECKING:
+    from labelwright.learners.torch_classifier import TorchClassifier
+    from labelwright.learners.training import Inputs, Trainer
+
+
+class Watch:
+    """Looks at the held-out rows, labelled as they came, after every epoch; remembers the best one."""
+
+    def __init__(self, model: TorchClassifier, inputs: Inputs, given: Ints):
+        self.model, self.inputs, self.given = model, inputs, given
+        self.best, self.waited = -np.inf, 0
+        self.kept: tuple[Any, Any] | None = None
+
+    def __call__(self, epoch: int) -> bool:
+        trainer = self.model.trainer_
+        proba = trainer.proba(self.inputs).numpy()
+        own = np.maximum(proba[np.arange(len(self.given)), self.given], 1e-9)
+        accuracy = float((proba.argmax(axis=1) == self.given).mean())
+        told = {"epoch": epoch, "noisy_accuracy": accuracy, "noisy_loss": float(-np.log(own).mean())}
+        self.model.history_.append(told)
+        if accuracy > self.best:
+            self.best, self.waited, self.model.best_epoch_ = accuracy, 0, epoch
+            copies = [
+                None if s is None else {n: v.detach().clone() for n, v in s.items()} for s in self._states(trainer)
+            ]
+            self.kept = (copies[0], copies[1])
+        else:
+            self.waited += 1
+        return self.model.patience is not None and self.waited >= self.model.patience
+
+    @staticmethod
+    def _states(trainer: Trainer) -> tuple[Any, Any]:
+        return trainer.network.state_dict(), trainer.averaged
+
+    def restore(self, trainer: Trainer) -> None:
+        """The weights of the best epoch."""
+        if self.kept is not None:
+            trainer.network.load_state_dict(self.kept[0])
+            trainer.averaged = self.kept[1]
