@@ -142,7 +142,7 @@ def test_bench_qal_prints_one_object() -> None:
     assert {"no-sel", "q-only", "al-only", "qal", "qal-margin", "qal-dynamic", "opt-sel"} <= set(found["methods"])
     assert all({"mean", "ci95", "curve"} <= set(m) and len(m["curve"]) == 19 for m in found["methods"].values())
     assert found["queries_used"]["qal-margin"] == 90 >= found["queries_used"]["qal-dynamic"]
-    assert json.loads(run_cli("bench", "--list", "--json").stdout)["digits"] == "ready"
+    assert json.loads(run_cli("bench", "--list", "--json").stdout)["data"]["digits"] == "ready"
 
 
 def test_completion_and_version() -> None:
