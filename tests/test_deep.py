@@ -1,0 +1,328 @@
+"""Networks in the loop: soft labels, states that come back, streams that were killed, pictures from a folder to a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import call_cli
+from test_torch_classifier import bars
+
+torch = pytest.importorskip("torch")
+
+from labelwright.bench import deep, framework, profiles, table2  # noqa: E402
+from labelwright.bench.profiles import Profile, Way, find_profile  # noqa: E402
+from labelwright.errors import DataError, SettingsError  # noqa: E402
+from labelwright.imitation import SoftImitator  # noqa: E402
+from labelwright.learners import Deep, Learners, RowMemory, as_learner  # noqa: E402
+from labelwright.learners.torch_classifier import TorchClassifier  # noqa: E402
+from labelwright.loop import System, training_rows  # noqa: E402
+from labelwright.posterior import NoiseModel  # noqa: E402
+from labelwright.selection import RadDuo  # noqa: E402
+from labelwright.types import Answers, Batch, Rows, Split, Verdict  # noqa: E402
+
+TINY = Profile("bars", "compact", 90, 3, 60, 6, Way(2), Way(2, 60, 300), augment="crop1", mirror=False, seeds=1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def made_pictures(dataset: str = "bars", data_dir: str | None = None) -> deep.Pictures:
+    X, y = bars(400)
+    X_test, y_test = bars(100, seed=1)
+    return deep.Pictures(X.reshape(400, -1), y, X_test.reshape(100, -1), y_test, (16, 16, 3), 3)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(deep, "pictures", made_pictures)
+    monkeypatch.setattr(profiles, "PROFILES", {("bars", "compact"): TINY})
+    return TINY
+
+
+def network(seed: int = 0, **options) -> TorchClassifier:
+    return TorchClassifier(
+        image_shape=(16, 16, 3),
+        epochs=4,
+        later_epochs=2,
+        batch_size=32,
+        random_state=seed,
+        precision="float32",
+        **options,
+    )
+
+
+def rows_of(n: int, seed: int = 0) -> Rows:
+    X, y = bars(n, seed=seed)
+    return Rows(X.reshape(n, -1), y, np.arange(n) + 1000 * seed)
+
+
+# ------------------------------------------------------------ soft labels
+
+
+def test_rows_with_shares_join_rows_without():
+    sure, soft = rows_of(2), rows_of(3, 1)
+    soft = Rows(soft.X, soft.y, soft.keys, np.full((3, 3), 1 / 3, np.float32))
+    both = sure.plus(soft)
+    np.testing.assert_allclose(both.share, [*np.eye(3)[sure.y], *np.full((3, 3), 1 / 3)], rtol=1e-6)
+    assert sure.plus(rows_of(3, 1)).share is None
+    np.testing.assert_allclose(both.take(np.array([4])).share, [[1 / 3] * 3], rtol=1e-6)
+    assert soft.plus(Rows.none()).share is soft.share
+
+
+def test_memory_keeps_shares_over_a_restart():
+    soft = rows_of(6)
+    soft = Rows(soft.X, soft.y, soft.keys, np.linspace(0, 1, 18, dtype=np.float32).reshape(6, 3))
+    memory, again = RowMemory(4), RowMemory(4)
+    memory.add(soft)
+    again.restore(memory.state(), lambda keys: (keys, soft.X[keys]))
+    np.testing.assert_array_equal(memory.rows.share, again.rows.share)
+
+
+def split_of(posterior: np.ndarray, given: list[int], verdict: list[Verdict], clean: list[bool]) -> Split:
+    """A split whose noise model leaves the posterior near the probabilities it is made from."""
+    rows = Rows(np.zeros((len(given), 1)), np.array(given), np.arange(len(given)) + 10)
+    noise = NoiseModel.start(2, prior_rate=0.5)
+    return Split(rows, np.array([int(v) for v in verdict]), rows.y, np.array(clean), posterior, posterior, noise)
+
+
+def test_soft_imitator_corrects_the_sure_and_lets_the_others_teach():
+    posterior = np.array([[0.97, 0.03], [0.6, 0.4], [0.3, 0.7], [0.5, 0.5], [0.4, 0.6]])
+    verdicts = [Verdict.REJECTED, Verdict.REJECTED, Verdict.TRUSTED, Verdict.TRUSTED, Verdict.ASKED]
+    split = split_of(posterior, [1, 1, 1, 0, 0], verdicts, [False, False, False, True, False])
+    asked = Answers(split.rows.take(np.array([4])), np.array([1]), ("anna",), np.ones(1))
+    fixed = SoftImitator(0.95).correct(split, asked)
+    assert fixed.rows.keys.tolist() == [10] and fixed.rows.y.tolist() == [0]
+    assert fixed.hints.keys.tolist() == [11, 12]
+    np.testing.assert_allclose(fixed.hints.share, split.posterior[[1, 2]], rtol=1e-6)
+    learned = training_rows(split, asked, fixed)
+    assert sorted(learned.keys.tolist()) == [10, 11, 12, 13, 14]  # each row once
+    at = learned.keys.tolist()
+    assert learned.y[at.index(14)] == 1 and learned.y[at.index(13)] == 0
+    assert learned.share[at.index(14)].tolist() == [0, 1] and learned.share[at.index(13)].tolist() == [1, 0]
+
+
+# ------------------------------------------------------------ the learner
+
+
+def test_a_network_is_recognised_and_its_state_comes_back():
+    learner = as_learner(network(), classes=3)
+    assert isinstance(learner, Deep)
+    first, second, third = (rows_of(64, s) for s in range(3))
+    soft = Rows(second.X, second.y, second.keys, np.full((64, 3), 1 / 3, np.float32))
+    learner.partial_fit(first)
+    learner.partial_fit(soft)
+    held = {int(k): x for rows in (first, soft) for k, x in zip(rows.keys, rows.X, strict=True)}
+    again = as_learner(network(), classes=3)
+    again.restore(learner.state(), lambda keys: (keys, np.array([held[int(k)] for k in keys])))
+    np.testing.assert_array_equal(learner.proba(third.X), again.proba(third.X))
+    for one in (learner, again):
+        one.partial_fit(third)
+    np.testing.assert_array_equal(learner.proba(first.X), again.proba(first.X))
+
+
+def test_a_restored_network_keeps_the_settings_it_is_given():
+    learner = Deep(network(), classes=3)
+    learner.partial_fit(rows_of(64))
+    other = Deep(network(mirror=True).set_params(later_epochs=7), classes=3)
+    other.restore(learner.state(), lambda keys: (keys, rows_of(64).X[keys]))
+    assert other.estimator.later_epochs == 7 and other.estimator.mirror
+
+
+def test_both_judge_every_row_when_asked_to():
+    one, two = Deep(network(0), classes=3), Deep(network(1), classes=3)
+    learners = Learners(one, two)
+    learners.partial_fit(rows_of(96))
+    batch = Batch.of(1, rows_of(40, 3).X, rows_of(40, 3).y)
+    split = RadDuo(learners, both=True).split(batch)
+    np.testing.assert_allclose(split.proba, learners.proba(batch.X))
+    doubted = one.predict(batch.X) != batch.given
+    sparing = RadDuo(learners).split(batch)
+    np.testing.assert_allclose(sparing.proba[~doubted], one.proba(batch.X)[~doubted])
+    assert (sparing.verdict == split.verdict).all()
+
+
+# ------------------------------------------------------------ experiments
+
+
+def test_profiles_are_those_of_the_method():
+    found = find_profile("cifar10", "compact")
+    assert (found.clean, found.batches, found.rows, found.first_epochs) == (10_000, 20, 2000, 30)
+    assert (found.paper.epochs, found.improved.epochs, found.improved.replay) == (10, 4, 4000)
+    paper = find_profile("cifar10", "paper")
+    assert (paper.clean, paper.batches, paper.rows, paper.first_epochs, paper.paper.epochs) == (
+        10_000,
+        40,
+        1000,
+        60,
+        10,
+    )
+    assert (paper.quality, paper.classifier, paper.rate, paper.weight_decay) == ("resnet20", "vgg6", 0.01, 1e-4)
+    with pytest.raises(SettingsError, match="expected compact or paper"):
+        find_profile("cifar10", "large")
+    with pytest.raises(SettingsError, match="has no profile"):
+        find_profile("imagenet", "compact")
+
+
+def test_the_stream_is_wrong_exactly_as_often_as_it_says(tiny):
+    stream = deep.draw(tiny, 0, None)
+    clean, *dirty = stream.batches
+    assert clean.clean.all() and (clean.given == stream.truth.of(clean.keys)).all()
+    assert [int((b.given != stream.truth.of(b.keys)).sum()) for b in dirty] == [18, 18, 18]
+    other = deep.draw(tiny, 1, None)
+    assert not np.array_equal(stream.X, other.X)
+    again = deep.draw(tiny, 0, None)
+    np.testing.assert_array_equal(stream.given, again.given)
+    _, X = stream.fetch(dirty[1].keys[[3, 0]])
+    np.testing.assert_array_equal(X, dirty[1].X[[3, 0]])
+    with pytest.raises(DataError, match="take fewer batches"):
+        deep.draw(tiny, 0, None, batches=30)
+
+
+def test_a_drawn_split_takes_every_class_in_turn(monkeypatch):
+    monkeypatch.setattr(deep, "pictures", made_pictures)
+    drawn = Profile("bars", "compact", 90, 3, 60, 6, Way(2), Way(2), split="drawn", test=60)
+    stream = deep.draw(drawn, 0, None)
+    assert np.bincount(stream.batches[0].given).tolist() == [30, 30, 30]
+    assert np.ptp(np.bincount(stream.y_test)) <= 4 and len(stream.y_test) == 60
+    rows = np.concatenate([stream.X, stream.X_test])
+    assert len(np.unique(rows, axis=0)) == len(rows)
+
+
+def test_table2_runs_every_method_and_reads_finished_pieces_back(tiny, tmp_path, monkeypatch):
+    result = table2.run_table2("bars", output=tmp_path, ablations=True)
+    assert set(result["methods"]) == {
+        *(f"paper/{m}" for m in table2.METHODS["paper"]),
+        *(f"improved/{m}" for m in (*table2.METHODS["improved"], *table2.ABLATIONS)),
+        "d0-only",
+    }
+    full = result["methods"]["improved/full-clean"]
+    assert full["noise_left_mean"] == 0 and full["recovered"]["c"] == 1
+    nothing = result["methods"]["improved/no-sel"]
+    assert nothing["noise_left_mean"] == 0.3 and nothing["kept_recall"] == 1 and nothing["kept_precision"] == 0.7
+    assert (tmp_path / "table2-bars-compact.png").stat().st_size > 10_000
+    assert len(nothing["epochs"]) == 3 * 2 and len(nothing["curve"]) == 3
+    monkeypatch.setattr(table2, "run_stream", lambda *a, **k: pytest.fail("a finished piece ran again"))
+    again = table2.run_table2("bars", output=tmp_path, ablations=True)
+    assert again["methods"] == result["methods"]
+    head, *rows = table2.table(result)
+    assert all(len(row) == len(head) for row in rows)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+import test_deep
+from labelwright.bench import deep, profiles, table2
+deep.pictures = test_deep.made_pictures
+profiles.PROFILES = {{("bars", "compact"): test_deep.TINY}}
+table2.run_table2("bars", output=Path(sys.argv[1]), recipes=("improved",))
+"""
+
+
+def test_killed_anywhere_and_started_again_an_experiment_ends_with_the_same_numbers(tiny, tmp_path):
+    whole = table2.run_table2("bars", output=tmp_path / "whole", recipes=("improved",))
+    code = CHILD.format(tests=str(Path(__file__).parent))
+    rng, kills = np.random.default_rng(0), 0
+    for _ in range(6):
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "cut")], env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        deadline, before = time.monotonic() + 60, files_in(tmp_path / "cut")
+        while kills < 2 and child.poll() is None and time.monotonic() < deadline:
+            if files_in(tmp_path / "cut") != before:  # it got on since it was started
+                time.sleep(0.3 * rng.random())
+                child.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.01)
+        if child.wait() == 0:
+            break
+    assert kills == 2
+    found = json.loads((tmp_path / "cut" / "table2-bars-compact.json").read_text())
+    for name, row in whole["methods"].items():
+        for figure in ("c", "mean", "curve", "epochs", "noise_left_mean", "noise_estimate"):
+            assert found["methods"][name].get(figure) == row.get(figure), (name, figure)
+
+
+def files_in(folder: Path) -> set[tuple[str, int]]:
+    return {(p.name, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")}
+
+
+def test_the_framework_counts_answers_and_gains(tiny, tmp_path):
+    result = framework.run_framework("bars", output=tmp_path, noises=("changing",), seeds=1)
+    found = result["noise"]["changing"]
+    assert list(found) == list(framework.STRATEGIES)
+    assert found["no-sel"]["asked"] == found["filter"]["asked"] == 0
+    assert found["filter+expert fixed margin"]["asked"] == 9  # 5 % of 60 rows, 3 batches
+    assert found["filter+expert dynamic cent"]["asked"] <= 9
+    gain = found["filter"]["gain"]
+    assert gain["over"] == "no-sel" and gain["mean"] == round(
+        found["filter"]["c"]["mean"] - found["no-sel"]["c"]["mean"], 3
+    )
+    assert found["full-clean"]["noise_left_mean"] == 0
+
+
+# ------------------------------------------------------------ pictures of users
+
+
+def write_folder(folder: Path, n: int = 240, *, noise: float = 0.2) -> None:
+    """A folder per class, some pictures in the wrong one, one broken."""
+    from PIL import Image
+
+    X, y = bars(n, side=24)
+    rng = np.random.default_rng(0)
+    given = np.where(rng.random(n) < noise, (y + 1) % 3, y)
+    for i in range(n):
+        place = folder / ("across", "down", "none")[given[i]]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(X[i]).save(place / f"{i:03}.png")
+    (folder / "down" / "broken.png").write_bytes(
+        (folder / "across" / min(os.listdir(folder / "across"))).read_bytes()[:60]
+    )
+
+
+def test_a_folder_of_pictures_ends_in_clean_data_a_classifier_and_a_report(tmp_path):
+    write_folder(tmp_path / "photos")
+    state = tmp_path / "state"
+    done = call_cli(
+        "run", tmp_path / "photos", "--label", "label", "--id", "path", "--batch-size", 120, "--state", state, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["rows"] == 240 and summary["set_aside"] == 1
+    assert 0.05 < summary["noise_rate"] < 0.4
+    from labelwright.runner import reopened
+    from labelwright.settings import StateFolder
+
+    run = reopened(StateFolder(state))
+    assert isinstance(run.system.learners.classifier, Deep)
+    page = (state / "report.html").read_text()
+    assert page.count("data:image/png;base64,") > 5 and "broken.png" in page
+    exported = call_cli("export", "--state", state, "--output", tmp_path / "clean.parquet")
+    assert exported.returncode == 0 and (tmp_path / "clean.parquet").exists()
+    predicted = call_cli("predict", tmp_path / "photos", "--state", state, "--output", tmp_path / "p.parquet")
+    assert predicted.returncode == 0, predicted.stderr
+
+
+def test_an_experiment_of_system_parts_needs_learners_that_are_watched(tiny, tmp_path):
+    plain = Learners(Deep(network(), classes=3), Deep(network(1), classes=3))
+    with pytest.raises(TypeError, match="WatchedLearners"):
+        deep.run_stream(
+            System(RadDuo(plain), plain), deep.draw(tiny, 0, None), start=None, path=tmp_path / "x.json", tick=print
+        )
