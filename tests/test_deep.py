@@ -305,7 +305,8 @@ def test_a_folder_of_pictures_ends_in_clean_data_a_classifier_and_a_report(tmp_p
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert summary["rows"] == 240 and summary["set_aside"] == 1
+    verdicts = ("trusted", "rescued", "asked", "corrected", "rejected", "buffered")
+    assert sum(summary[word] for word in verdicts) == 240 and summary["set_aside"] == 1
     assert 0.05 < summary["noise_rate"] < 0.4
     from labelwright.runner import reopened
     from labelwright.settings import StateFolder
@@ -326,3 +327,58 @@ def test_an_experiment_of_system_parts_needs_learners_that_are_watched(tiny, tmp
         deep.run_stream(
             System(RadDuo(plain), plain), deep.draw(tiny, 0, None), start=None, path=tmp_path / "x.json", tick=print
         )
+
+
+# ------------------------------------------------------------ commands
+
+
+def test_qactor_asks_within_its_budget(tiny, tmp_path):
+    from labelwright.bench import qactor
+
+    result = qactor.run_qactor("bars", output=tmp_path, seeds=1)
+    for found in result["noise"].values():
+        total = result["questions_a_batch"] * 3
+        assert found["fixed margin"]["asked"] == total and found["dynamic cent"]["asked"] <= total
+        assert found["q-only"]["asked"] == found["no-sel"]["asked"] == found["opt-sel"]["asked"] == 0
+    assert result["noise"]["60 %"]["no-sel"]["noise_left_mean"] == 0.6
+    assert (tmp_path / "qactor-bars-compact.png").exists()
+    head, *rows = qactor.table(result)
+    assert len(rows) == 18 and all(len(row) == len(head) for row in rows)
+
+
+def test_qactor_is_in_the_published_setting_at_paper_scale():
+    from labelwright.bench.qactor import setting_of
+
+    found = setting_of("cifar10", "paper")
+    assert (found.clean, found.batches, found.rows, found.first_epochs, found.improved.epochs) == (
+        1000,
+        50,
+        980,
+        40,
+        10,
+    )
+
+
+def test_the_commands_print_tables_and_json(tiny, tmp_path):
+    done = call_cli("bench", "fig2", "--dataset", "bars", "--output", tmp_path)
+    assert done.returncode == 0 and "full-clean" in done.stdout and (tmp_path / "fig2-bars-compact.png").exists()
+    done = call_cli("bench", "table2", "--dataset", "bars", "--output", tmp_path, "--json")
+    assert json.loads(done.stdout)["methods"]["improved/rad-duo+soft"]["c"]["mean"] > 30
+    listed = json.loads(call_cli("bench", "--list", "--json", "--output", tmp_path).stdout)
+    states = {(r["experiment"], r["dataset"]): r["state"] for r in listed["experiments"]}
+    assert "framework" in {name for name, _ in states} and all(states.values())
+    settings = json.loads(call_cli("bench", "table1", "--json").stdout)
+    assert {"data set", "D0", "noise"} <= set(settings[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("table2", "--dataset", "imagenet"), "has no profile"),
+        (("table2", "--profile", "huge"), "expected compact or paper"),
+        (("framework", "--dataset", "cifar100", "--data-dir", "/nowhere"), "cifar-100-python"),
+    ],
+)
+def test_what_cannot_run_is_one_sentence(arguments, words, tmp_path):
+    done = call_cli("bench", *arguments, "--output", tmp_path)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from labelwright.bench.pieces import Tick
 from labelwright.bench.profiles import Profile, Way
 from labelwright.errors import DataError, LedgerError
 from labelwright.learners import Deep, Learners
@@ -25,7 +26,6 @@ from labelwright.truth import Truth
 from labelwright.types import Batch, Floats, Ints, Rows, Split, Verdict
 
 CURVE_ROWS = 2000
-Tick = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -210,14 +210,11 @@ def run_stream(
     start: Mapping[str, Any] | None,
     path: Path,
     tick: Tick,
-    settled: Callable[[int], float] | None = None,
 ) -> dict[str, Any]:
     """One system over the dirty batches of a stream, from the state after D0. See :class:`Record` for what it returns.
 
-    path: where the finished record is, or will be; beside it, the state after the last batch of an unfinished run.
+    path: where the finished record will be; beside it, the state after the last batch of an unfinished run.
     """
-    if path.exists():
-        return dict(json.loads(path.read_text()))
     record, part = Record(), path.with_suffix(".part")
     if start is not None:
         system.learners.restore(start["learners"], stream.fetch)

@@ -56,25 +56,36 @@ def table2_figure(result: Mapping[str, Any], path: Path) -> None:
 
 def framework_figure(result: Mapping[str, Any], path: Path) -> None:
     """C's accuracy along the stream by strategy, a panel for each kind of noise."""
+    _panels(result, path, title="each strategy added", panel="{} noise")
+
+
+def qactor_figure(result: Mapping[str, Any], path: Path) -> None:
+    """The network's accuracy along the stream by method, a panel for each share of wrong labels."""
+    _panels(result, path, title="asking an expert, in QActor's setting", panel="{} wrong labels")
+
+
+def _panels(result: Mapping[str, Any], path: Path, *, title: str, panel: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     kinds = list(result["noise"])
-    figure, axes = plt.subplots(1, len(kinds), figsize=(5.2 * len(kinds), 4.2), sharey=True, squeeze=False)
-    shades = ["#b03a2e", "#2e6fb0", "#7fb2df", "#9fb8c9", "#c28a1a", "#e0b866", "#1b8a5a", "#333333"]
+    figure, axes = plt.subplots(1, len(kinds), figsize=(5.6 * len(kinds), 4.6), sharey=True, squeeze=False)
+    shades = ["#b03a2e", "#2e6fb0", "#7fb2df", "#a3b6c2", "#c28a1a", "#e3c27a", "#1b8a5a", "#8c6bb1", "#333333"]
     for axis, kind in zip(axes[0], kinds, strict=True):
-        for shade, (name, row) in zip(shades, result["noise"][kind].items(), strict=True):
+        for at, (name, row) in enumerate(result["noise"][kind].items()):
+            last = name == list(result["noise"][kind])[-1]
+            shade = shades[-1] if last else shades[at % (len(shades) - 1)]
             x = range(1, len(row["curve"]) + 1)
-            axis.plot(x, row["curve"], color=shade, linewidth=1.5, label=f"{name} {row['c']['mean']:.1f}")
-        axis.set_title(f"{kind} noise", fontsize=11)
+            axis.plot(x, row["curve"], color=shade, linewidth=1.6, label=f"{name} {row['c']['mean']:.1f}")
+        axis.set_title(panel.format(kind), fontsize=11)
         axis.set_xlabel("batch")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=7, frameon=False, loc="lower right")
+        axis.legend(fontsize=7.5, frameon=False, loc="best", title="last batch, all test rows, %", title_fontsize=7.5)
     axes[0][0].set_ylabel("C's accuracy, %")
-    figure.suptitle(f"{result['dataset']}: each strategy added, mean of {result['seeds']} seed(s)", fontsize=12)
+    figure.suptitle(f"{result['dataset']}: {title}, mean of {result['seeds']} seed(s)", fontsize=12)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)

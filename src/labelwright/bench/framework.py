@@ -7,6 +7,7 @@ the imitator (until CopyNet exists: the posterior of section 5), and Full-Clean;
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ import numpy as np
 
 from labelwright import queries
 from labelwright.baselines.omniscient import FullClean
-from labelwright.bench.deep import DeepStream, Record, Tick, draw, networks, run_stream, start_state
+from labelwright.bench.deep import DeepStream, Record, WatchedLearners, draw, networks, run_stream, start_state
+from labelwright.bench.deep_figures import framework_figure
+from labelwright.bench.pieces import Job, Progress, Tick, averaged, cells, mean_and_interval, percent, run_all, written
 from labelwright.bench.profiles import Profile, find_profile
 from labelwright.bench.provenance import provenance
-from labelwright.bench.table2 import SURE, mean_and_interval
+from labelwright.bench.table2 import SURE
 from labelwright.experts import NoExpert, Oracle
 from labelwright.imitation import NoImitator, PosteriorImitator, SoftImitator
 from labelwright.learners import Learners, Refit
@@ -88,7 +91,7 @@ def run_framework(
     data_dir: str | None = None,
     output: Path = Path("experiments/results"),
     noises: Sequence[str] = NOISES,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Every strategy under every kind of noise on the same streams; finished pieces are not run again.
 
@@ -97,29 +100,22 @@ def run_framework(
     """
     setting = None if dataset == "pendigits" else find_profile(dataset, profile)
     count = (setting.seeds if setting else 10) if seeds is None else seeds
-    batches = setting.batches if setting else PENDIGITS[1]
-    jobs = [(noise, s, strategy) for s in range(seed, seed + count) for noise in noises for strategy in STRATEGIES]
-    done, total = 0, len(jobs) * batches + (count if setting else 0)
+    jobs = [Job(s, noise, strategy) for s in range(seed, seed + count) for noise in noises for strategy in STRATEGIES]
+    starts = output / "pieces" / f"table2-{dataset}-{profile}"
 
-    def tick(what: str) -> None:
-        nonlocal done
-        done += 1
-        progress(what, done, total)
+    def piece(job: Job, path: Path, tick: Tick) -> dict[str, Any]:
+        if setting is None:
+            return _regular(job, path, data_dir, tick)
+        return _deep(setting, job, path, job.folder(starts) / "d0.state", device, data_dir, tick)
 
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {noise: {} for noise in noises}
-    for noise, s, strategy in jobs:
-        folder = output / "pieces" / f"framework-{dataset}-{profile}" / f"seed-{s}"
-        path = folder / f"{noise}-{strategy.replace(' ', '-')}.json"
-        if path.exists():
-            record = dict(json.loads(path.read_text()))
-            for _ in range(batches):
-                tick(path.stem)
-        elif setting is None:
-            record = _regular(strategy, noise, s, path, data_dir, tick)
-        else:
-            d0 = output / "pieces" / f"table2-{dataset}-{profile}" / f"seed-{s}" / "d0.state"
-            record = _deep(setting, strategy, noise, s, path, d0, device, data_dir, tick)
-        found[noise].setdefault(strategy, []).append(record)
+    found = run_all(
+        jobs,
+        piece,
+        folder=output / "pieces" / f"framework-{dataset}-{profile}",
+        steps=setting.batches if setting else PENDIGITS[1],
+        more=count if setting else 0,
+        progress=progress,
+    )
     command = f"labelwright bench framework --dataset {dataset} --profile {profile} --seeds {count}"
     result = {
         "experiment": "framework",
@@ -127,14 +123,10 @@ def run_framework(
         "profile": profile,
         "seeds": count,
         "questions_a_batch": _questions(setting.rows if setting else PENDIGITS[2]),
-        "noise": {noise: _gains(runs) for noise, runs in found.items()},
+        "noise": {noise: gains({m: runs for (g, m), runs in found.items() if g == noise}) for noise in noises},
         "provenance": provenance(command),
     }
-    output.mkdir(parents=True, exist_ok=True)
-    (output / f"framework-{dataset}-{profile}.json").write_text(json.dumps(result, indent=1))
-    from labelwright.bench.deep_figures import framework_figure
-
-    framework_figure(result, output / f"framework-{dataset}-{profile}.png")
+    written(result, output / f"framework-{dataset}-{profile}.json", framework_figure)
     return result
 
 
@@ -143,50 +135,40 @@ def _questions(rows: int) -> int:
 
 
 def _deep(
-    setting: Profile,
-    strategy: str,
-    noise: str,
-    seed: int,
-    path: Path,
-    d0: Path,
-    device: str,
-    data_dir: str | None,
-    tick: Tick,
+    setting: Profile, job: Job, path: Path, d0: Path, device: str, data_dir: str | None, tick: Tick
 ) -> dict[str, Any]:
-    rates = schedule(noise, setting.batches, seed)
-    stream = draw(setting, seed, data_dir, rates=rates)
-    start = start_state(setting, stream, seed, d0, device=device, tick=tick)
-    both = networks(setting, setting.improved, stream, seed, device=device)
-    parts = system(strategy, both, stream, batches=setting.batches, per_batch=_questions(setting.rows), soft=True)
+    stream = draw(setting, job.seed, data_dir, rates=schedule(job.group, setting.batches, job.seed))
+    start = start_state(setting, stream, job.seed, d0, device=device, tick=tick)
+    both = networks(setting, setting.improved, stream, job.seed, device=device)
+    parts = system(job.method, both, stream, batches=setting.batches, per_batch=_questions(setting.rows), soft=True)
     return run_stream(parts, stream, start=start, path=path, tick=tick)
 
 
-def _regular(strategy: str, noise: str, seed: int, path: Path, data_dir: str | None, tick: Tick) -> dict[str, Any]:
-    """pendigits, one RBF support vector machine as L and a linear one as C, rows accumulate."""
-    from labelwright.bench.deep import WatchedLearners
+def _regular(job: Job, path: Path, data_dir: str | None, tick: Tick) -> dict[str, Any]:
+    """pendigits: a linear one-vs-rest support vector machine as L, an RBF one as C; rows accumulate."""
     from labelwright.learners.kernel import OneVsRestSVC
+    from labelwright.tables import write_bytes
 
-    stream = _rows(noise, seed, data_dir)
+    stream = _rows(job.group, job.seed, data_dir)
     quality, classifier = (
         Refit(OneVsRestSVC(kernel), classes=stream.classes, max_rows=10**6) for kernel in ("linear", "rbf")
     )
     learners = WatchedLearners(quality, classifier)
-    parts = system(strategy, learners, stream, batches=PENDIGITS[1], per_batch=_questions(PENDIGITS[2]), soft=False)
+    parts = system(job.method, learners, stream, batches=PENDIGITS[1], per_batch=_questions(PENDIGITS[2]), soft=False)
     record = Record()
     parts.step(stream.batches[0])
     for batch in stream.batches[1:]:
-        learners.seconds = 0.0
+        learners.seconds, start = 0.0, time.perf_counter()
         split = parts.step(batch)
-        record.add(batch, split, learners.last, stream.truth, training=learners.seconds, judging=0.0)
+        judging = time.perf_counter() - start - learners.seconds
+        record.add(batch, split, learners.last, stream.truth, training=learners.seconds, judging=judging)
         record.curve.append(100 * float((parts.predict(stream.X_test) == stream.y_test).mean()))
         record.asked = int(parts.budget.spent)
         tick(path.stem)
     both = 100 * float((learners.proba(stream.X_test).argmax(axis=1) == stream.y_test).mean())
     out = {**record.told(), "c": record.curve[-1], "mean": both}
     path.parent.mkdir(parents=True, exist_ok=True)
-    from labelwright.learners.tensors import write_whole
-
-    write_whole(path, json.dumps(out, indent=1).encode())
+    write_bytes(json.dumps(out, indent=1).encode(), path)
     return out
 
 
@@ -209,17 +191,15 @@ def _rows(noise: str, seed: int, data_dir: str | None) -> DeepStream:
     return DeepStream(X[:need], y[:need], given[:need], sizes, X[need:], y[need:], (1, 1, X.shape[1]), classes)
 
 
-def _gains(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Accuracy of each strategy, and what it gained over the one that it adds to."""
-    before = {"filter": "no-sel", "filter+expert+imitator": "filter+expert dynamic margin"}
+BEFORE = {"filter": "no-sel", "filter+expert+imitator": "filter+expert dynamic margin"}
+
+
+def gains(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Accuracy of each strategy, and what C gained over the one that it adds to, seed by seed."""
     out: dict[str, Any] = {}
     for name, found in runs.items():
-        out[name] = {who: mean_and_interval([run[who] for run in found]) for who in ("c", "mean")}
-        for key in ("asked", "noise_left_mean", "training_s", "judging_s", "kept_precision", "kept_recall"):
-            values = [run[key] for run in found if run.get(key) is not None]
-            out[name][key] = round(float(np.mean(values)), 4) if values else None
-        out[name]["curve"] = np.mean([run["curve"] for run in found], axis=0).round(3).tolist()
-        base = before.get(name, "filter" if "expert" in name else None)
+        out[name] = averaged(found)
+        base = BEFORE.get(name, "filter" if "expert" in name else None)
         if base is not None and base in runs:
             gain = [run["c"] - other["c"] for run, other in zip(found, runs[base], strict=True)]
             out[name]["gain"] = {"over": base, **mean_and_interval(gain)}
@@ -232,19 +212,17 @@ def table(result: Mapping[str, Any]) -> list[list[str]]:
     for noise, found in result["noise"].items():
         for name, row in found.items():
             gain = row.get("gain")
-            seconds = (row["training_s"] or 0) + (row["judging_s"] or 0)
-            half = row["c"]["ci95"]
+            seconds = row["training_s"] + row["judging_s"]
             rows.append(
                 [
                     noise,
                     name,
-                    f"{row['c']['mean']:.2f}",
-                    "" if half is None else f"{half:.2f}",
+                    *cells(row["c"]),
                     f"{row['mean']['mean']:.2f}",
                     f"{gain['mean']:+.2f}" if gain else "",
                     gain["over"] if gain else "",
                     f"{row['asked']:.0f}",
-                    f"{100 * (row['noise_left_mean'] or 0):.1f} %",
+                    percent(row.get("noise_left_mean")),
                     f"{seconds:.0f}",
                 ]
             )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from labelwright.cli.app import app, say
@@ -190,54 +193,83 @@ def radduo(
     Console().print(table)
 
 
+Sets = Annotated[str, typer.Option(help="cifar10, cifar100, mnist, fashion-mnist, gtsrb, orl-faces or facescrub")]
 Profile = Annotated[str, typer.Option(help="compact (2 cores) or paper (the paper's own setting; a GPU)")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="repeats; the profile's when not given")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Pieces = Annotated[Path, typer.Option(help="folder for JSON, plot and pieces; finished pieces are not run again")]
+RESULTS = Path("experiments/results")
 
 
-@bench.command(epilog="Example: labelwright bench table2 --dataset cifar10 --profile compact --seeds 3 --json")
-def table2(
-    dataset: Annotated[
-        str, typer.Option(help="cifar10, cifar100, mnist, fashion-mnist, gtsrb, orl-faces or facescrub")
-    ] = "cifar10",
-    profile: Profile = "compact",
-    seeds: Seeds = None,
-    ablations: Annotated[bool, typer.Option(help="also the buffer and the slim variants")] = False,
-    device: Device = "auto",
-    output: Annotated[
-        Path, typer.Option(help="folder for JSON, plot and pieces; finished pieces are not run again")
-    ] = Path("experiments/results"),
-    data_dir: DataDir = None,
-    seed: Seed = 0,
-    json: Json = False,
+def _deep(
+    name: str, run: Callable[..., dict[str, Any]], rows_of: Callable[[Any], list[list[str]]], json: bool, **options: Any
 ) -> None:
-    """Table II: No-Sel, RAD Duo and Full-Clean with networks, the paper's way and improved. Go on after a stop by the same
-    command."""
-    from labelwright.bench.table2 import run_table2
-    from labelwright.bench.table2 import table as rows_of
-
+    """Run an experiment with networks behind a bar; print its table or its JSON."""
+    dataset, profile, output = options.pop("dataset"), options["profile"], options["output"]
     with progress_bar() as bar:
-        task = bar.add_task(f"table2 {dataset}", total=None)
-        result = run_table2(
-            dataset,
-            profile=profile,
-            seeds=seeds,
-            seed=seed,
-            device=device,
-            data_dir=data_dir,
-            output=output,
-            ablations=ablations,
-            progress=lambda what, done, total: bar.update(
-                task, description=f"{dataset} {what}", completed=done, total=total
-            ),
-        )
+        task = bar.add_task(f"{name} {dataset}", total=None)
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.update(task, description=f"{name} {dataset} {what}", completed=done, total=total)
+
+        result = run(dataset, progress=progress, **options)
     if json:
         say(result, as_json=True)
         return
     _show(
-        rows_of(result), f"table2: {dataset}, {profile}, {result['seeds']} seed(s), accuracies in percent, last batch"
+        rows_of(result), f"{name}: {dataset}, {profile}, {result['seeds']} seed(s), accuracies in percent, last batch"
     )
-    print(f"wrote {output}/table2-{dataset}-{profile}.json and .png")
+    print(f"wrote {output}/{name}-{dataset}-{profile}.json and .png")
+
+
+@bench.command(epilog="Example: labelwright bench table2 --dataset cifar10 --profile compact --seeds 3 --json")
+def table2(
+    dataset: Sets = "cifar10",
+    profile: Profile = "compact",
+    seeds: Seeds = None,
+    ablations: Annotated[bool, typer.Option(help="also the buffer and the slim variants")] = False,
+    device: Device = "auto",
+    output: Pieces = RESULTS,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Table II: No-Sel, RAD Duo and Full-Clean with networks, the paper's way and improved. The same command goes on after a
+    stop."""
+    from labelwright.bench import table2 as room
+
+    _deep("table2", room.run_table2, room.table, json, dataset=dataset, profile=profile, seeds=seeds, ablations=ablations,
+          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
+
+
+@bench.command(epilog="Example: labelwright bench fig2 --dataset cifar10")
+def fig2(
+    dataset: Sets = "cifar10",
+    profile: Profile = "compact",
+    seeds: Seeds = None,
+    device: Device = "auto",
+    output: Pieces = RESULTS,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Fig. 2: accuracy after every epoch, the paper's way of training; shares its pieces with table2."""
+    from labelwright.bench import table2 as room
+
+    _deep("fig2", room.run_table2, room.table, json, dataset=dataset, profile=profile, seeds=seeds, recipes=("paper",),
+          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
+
+
+@bench.command(epilog="Example: labelwright bench table1")
+def table1(data_dir: DataDir = None, json: Json = False) -> None:
+    """Table I: the settings of every data set, the paper's and the compact ones, and whether its data is at hand."""
+    from labelwright.bench.listing import settings_table
+
+    rows = settings_table(data_dir)
+    if json:
+        say([dict(zip(rows[0], row, strict=True)) for row in rows[1:]], as_json=True)
+        return
+    _show(rows, "Settings")
 
 
 @bench.command(epilog="Example: labelwright bench framework --dataset gtsrb --seeds 1")
@@ -248,47 +280,48 @@ def framework(
     profile: Profile = "compact",
     seeds: Seeds = None,
     device: Device = "auto",
-    output: Annotated[
-        Path, typer.Option(help="folder for JSON, plot and pieces; finished pieces are not run again")
-    ] = Path("experiments/results"),
+    output: Pieces = RESULTS,
     data_dir: DataDir = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Filter, expert and imitator added one by one, under constant, bursty and changing noise. Go on after a stop by the
-    same command."""
-    from labelwright.bench.framework import run_framework
-    from labelwright.bench.framework import table as rows_of
+    """Filter, expert and imitator added one by one, under constant, bursty and changing noise. The same command goes on after
+    a stop."""
+    from labelwright.bench import framework as room
 
-    with progress_bar() as bar:
-        task = bar.add_task(f"framework {dataset}", total=None)
-        result = run_framework(
-            dataset,
-            profile=profile,
-            seeds=seeds,
-            seed=seed,
-            device=device,
-            data_dir=data_dir,
-            output=output,
-            progress=lambda what, done, total: bar.update(
-                task, description=f"{dataset} {what}", completed=done, total=total
-            ),
-        )
-    if json:
-        say(result, as_json=True)
-        return
-    _show(
-        rows_of(result),
-        f"framework: {dataset}, {result['seeds']} seed(s), {result['questions_a_batch']} questions a batch",
-    )
-    print(f"wrote {output}/framework-{dataset}-{profile}.json and .png")
+    _deep("framework", room.run_framework, room.table, json, dataset=dataset, profile=profile, seeds=seeds,
+          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
+
+
+@bench.command(epilog="Example: labelwright bench qactor --dataset cifar10 --seeds 1")
+def qactor(
+    dataset: Sets = "cifar10",
+    profile: Profile = "compact",
+    seeds: Seeds = None,
+    device: Device = "auto",
+    output: Pieces = RESULTS,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Deep QAL in QActor's setting: 30 and 60 % wrong labels, fixed and dynamic budgets, margin and CENT. The same command goes
+    on after a stop."""
+    from labelwright.bench import qactor as room
+
+    _deep("qactor", room.run_qactor, room.table, json, dataset=dataset, profile=profile, seeds=seeds,
+          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
 
 
 def _show(rows: list[list[str]], title: str) -> None:
+    """A table without its empty columns, as wide as it has to be."""
     head, *body = rows
-    table = Table(title=title, title_justify="left")
-    for column in head:
-        table.add_column(column, justify="left" if column in ("way", "method", "strategy") else "right")
+    kept = [at for at in range(len(head)) if any(row[at] for row in body)]
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for at in kept:
+        left = head[at] in ("way", "method", "strategy", "noise", "data set", "profile", "over")
+        table.add_column(head[at], justify="left" if left else "right", no_wrap=True)
     for row in body:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*(row[at] for at in kept))
+    console = Console()
+    needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    Console(width=max(console.width, needed)).print(table)

@@ -1,0 +1,122 @@
+"""What all experiments with networks share: pieces that are run once and read back, progress, figures of several seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Tick = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece: a method in a group (a way of training, a kind of noise) on one seed."""
+
+    seed: int
+    group: str
+    method: str
+
+    def path(self, folder: Path) -> Path:
+        """Where its record is, or will be."""
+        return self.folder(folder) / f"{self.group}-{self.method}.json".replace(" ", "-")
+
+    def folder(self, folder: Path) -> Path:
+        """What belongs to its seed."""
+        return folder / f"seed-{self.seed}"
+
+
+def run_all(
+    jobs: Sequence[Job],
+    run: Callable[[Job, Path, Tick], Mapping[str, Any]],
+    *,
+    folder: Path,
+    steps: int,
+    more: int = 0,
+    progress: Progress,
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """(group, method) -> the record of each seed. A piece that has a record is read back, not run.
+
+    run: makes the record of a job, writes it to the path, and ticks ``steps`` times. more: ticks besides.
+    """
+    done, total = 0, len(jobs) * steps + more
+
+    def tick(what: str) -> None:
+        nonlocal done
+        done = min(done + 1, total)
+        progress(what, done, total)
+
+    out: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for job in jobs:
+        path = job.path(folder)
+        if path.exists():
+            for _ in range(steps):
+                tick(path.stem)
+            record = json.loads(path.read_text())
+        else:
+            record = run(job, path, tick)
+        out.setdefault((job.group, job.method), []).append(dict(record))
+    return out
+
+
+def mean_and_interval(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, half-width of the 95 % interval by Student's t (None for one value), and the values.
+
+    >>> mean_and_interval([1.0, 3.0])["mean"]
+    2.0
+    """
+    from scipy.stats import t
+
+    n, half = len(values), None
+    if n > 1:
+        half = round(float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)), 3)
+    return {"mean": round(float(np.mean(values)), 3), "ci95": half, "values": [round(float(v), 3) for v in values]}
+
+
+MEANS = ("kept_precision", "kept_recall", "noise_left_mean", "noise_estimate", "transition_error", "asked")
+SECONDS = ("judging_s", "training_s")
+CURVES = ("curve", "epochs", "noise_left")
+
+
+def averaged(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracies with intervals; means of counts, seconds and curves."""
+    out: dict[str, Any] = {
+        who: mean_and_interval([run[who] for run in runs]) for who in ("c", "l", "mean") if who in runs[0]
+    }
+    for names, digits in ((MEANS, 4), (SECONDS, 1)):
+        for name in names:
+            values = [run[name] for run in runs if run.get(name) is not None]
+            if values:
+                out[name] = round(float(np.mean(values)), digits)
+    for name in CURVES:
+        if runs[0].get(name):
+            out[name] = np.mean([run[name] for run in runs], axis=0).round(4).tolist()
+    return out
+
+
+def cells(value: Mapping[str, Any] | None) -> list[str]:
+    """Mean and half-width as two cells of a table."""
+    if value is None:
+        return ["", ""]
+    return [f"{value['mean']:.2f}", "" if value["ci95"] is None else f"{value['ci95']:.2f}"]
+
+
+def percent(share: float | None) -> str:
+    """A share as a cell of a table.
+
+    >>> percent(0.305), percent(None)
+    ('30.5 %', '')
+    """
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def written(result: Mapping[str, Any], path: Path, draw: Callable[[Mapping[str, Any], Path], None]) -> None:
+    """The result as JSON at ``path``, its plot beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1))
+    draw(result, path.with_suffix(".png"))
