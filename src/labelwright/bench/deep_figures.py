@@ -23,7 +23,7 @@ def table2_figure(result: Mapping[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     recipes = [r for r in ("paper", "improved") if any(name.startswith(f"{r}/") for name in result["methods"])]
-    figure, axes = plt.subplots(1, len(recipes), figsize=(6.2 * len(recipes), 4.4), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(recipes), figsize=(6.2 * len(recipes), 4.6), squeeze=False)
     start = result["methods"]["d0-only"]["c"]["mean"]
     for axis, recipe in zip(axes[0], recipes, strict=True):
         axis.axhline(start, color="#999999", linestyle=":", linewidth=1.2, label=f"D0 alone {start:.1f}")
@@ -36,6 +36,8 @@ def table2_figure(result: Mapping[str, Any], path: Path) -> None:
             axis.plot(
                 x, curve, linewidth=1.1, color=COLOURS.get(method, "#c28a1a"), label=f"{method} {row['c']['mean']:.1f}"
             )
+        lowest = min(min(row["curve"]) for name, row in result["methods"].items() if name.startswith(f"{recipe}/"))
+        axis.set_ylim(bottom=min(lowest, start) - 4)
         axis.set_title({"paper": "the paper's way of training", "improved": "with replay"}[recipe], fontsize=11)
         axis.set_xlabel("batch")
         axis.grid(alpha=0.25)
@@ -43,7 +45,7 @@ def table2_figure(result: Mapping[str, Any], path: Path) -> None:
         axis.legend(
             fontsize=8, loc="lower right", frameon=False, title="last batch, all test rows, %", title_fontsize=8
         )
-    axes[0][0].set_ylabel("C's accuracy on 2,000 test rows, %")
+    axes[0][0].set_ylabel("C's accuracy after each epoch, up to 2,000 test rows, %")
     figure.suptitle(
         f"{result['dataset']}, {100 * result['noise']:.0f} % symmetric noise, {result['profile']} profile, "
         f"mean of {result['seeds']} seed(s)",
