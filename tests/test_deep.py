@@ -382,3 +382,16 @@ def test_the_commands_print_tables_and_json(tiny, tmp_path):
 def test_what_cannot_run_is_one_sentence(arguments, words, tmp_path):
     done = call_cli("bench", *arguments, "--output", tmp_path)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_noise_matrix_is_compared_with_that_of_the_whole_stream():
+    record, noise = deep.Record(), NoiseModel.start(2)
+    truth = deep.Truth({0: np.array([0, 0, 1, 1]), 1: np.array([0, 0, 1, 1])})
+    for number, given in enumerate(([0, 1, 1, 1], [0, 0, 1, 1])):
+        batch = Batch.of(number, np.zeros((4, 1)), np.array(given))
+        half = np.full((4, 2), 0.5)
+        split = Split(batch.rows, np.zeros(4, int), batch.given, batch.clean, half, half, noise)
+        record.add(batch, split, None, truth, training=0.0, judging=0.0)
+    assert record.pairs == [[3, 1], [0, 4]]
+    assert record.transition_off_by == pytest.approx((0.05 + 0.2) / 2)  # 0.8 against 0.75, 0.8 against 1
+    assert "pairs" not in record.told()

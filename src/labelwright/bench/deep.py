@@ -287,7 +287,8 @@ class Record:
     training_s: float = 0.0
     judging_s: float = 0.0
     noise_estimate: float = 0.0
-    transition_error: float = 0.0
+    transition_off_by: float | None = None
+    pairs: list[list[float]] = field(default_factory=list)
     noise_left: list[float] = field(default_factory=list)
 
     def add(
@@ -310,16 +311,22 @@ class Record:
             self.noise_left.append(wrong / len(learned))
         self.training_s, self.judging_s = self.training_s + training, self.judging_s + judging
         self.noise_estimate = split.noise.rate
-        actual = np.zeros((split.noise.classes, split.noise.classes))
-        np.add.at(actual, (y, batch.given), 1.0)
+        self._compare(split, y, batch.given)
+
+    def _compare(self, split: Split, y: Ints, given: Ints) -> None:
+        """How far the estimated noise matrix is from the one of all rows so far: mean total variation of its rows."""
+        k = split.noise.classes
+        actual = np.array(self.pairs) if self.pairs else np.zeros((k, k))
+        np.add.at(actual, (y, given), 1.0)
+        self.pairs = actual.tolist()
         rows = actual.sum(axis=1) > 0
         shares = actual[rows] / actual[rows].sum(axis=1, keepdims=True)
-        self.transition_error = float(np.abs(split.noise.transition[rows] - shares).sum(axis=1).mean() / 2)
+        self.transition_off_by = float(np.abs(split.noise.transition[rows] - shares).sum(axis=1).mean() / 2)
 
     def told(self) -> dict[str, Any]:
         """As JSON values, with precision and recall of "kept"."""
         return {
-            **vars(self),
+            **{name: value for name, value in vars(self).items() if name != "pairs"},
             "kept_precision": self.kept_right / self.kept if self.kept else None,
             "kept_recall": self.kept_right / self.right if self.right else None,
             "noise_left_mean": self.wrong / self.trained if self.trained else None,

@@ -78,7 +78,7 @@ def mean_and_interval(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": round(float(np.mean(values)), 3), "ci95": half, "values": [round(float(v), 3) for v in values]}
 
 
-MEANS = ("kept_precision", "kept_recall", "noise_left_mean", "noise_estimate", "transition_error", "asked")
+MEANS = ("kept_precision", "kept_recall", "noise_left_mean", "noise_estimate", "transition_off_by", "asked")
 SECONDS = ("judging_s", "training_s")
 CURVES = ("curve", "epochs", "noise_left")
 

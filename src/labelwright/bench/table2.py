@@ -175,7 +175,7 @@ def table(result: Mapping[str, Any]) -> list[list[str]]:
                 " / ".join(kept) if any(kept) else "",
                 percent(row.get("noise_left_mean")),
                 percent(row.get("noise_estimate")) if judged else "",
-                f"{row['transition_error']:.3f}" if judged else "",
+                f"{row['transition_off_by']:.3f}" if judged and "transition_off_by" in row else "",
                 f"{row['judging_s']:.0f}" if "judging_s" in row else "",
                 f"{row['training_s']:.0f}" if "training_s" in row else "",
                 f"{row['published']:.2f}" if "published" in row else "",
