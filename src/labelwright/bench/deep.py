@@ -219,8 +219,8 @@ def run_stream(
     if start is not None:
         system.learners.restore(start["learners"], stream.fetch)
     first = 1
-    if part.exists():
-        held = unpack(part.read_bytes())
+    held = _unfinished(part)
+    if held is not None:
         system.restore(held["parts"], stream.fetch)
         first, record = int(held["next"]), Record(**held["record"])
     learners = system.learners
@@ -246,6 +246,15 @@ def run_stream(
     _write(path, json.dumps(out, indent=1).encode())
     part.unlink(missing_ok=True)
     return out
+
+
+def _unfinished(part: Path) -> dict[str, Any] | None:
+    """The state of a run that was cut short; None when there is none, or an older version wrote it."""
+    try:
+        held = unpack(part.read_bytes())
+    except (OSError, LedgerError):
+        return None
+    return held if set(held["record"]) == set(vars(Record())) else None
 
 
 def final_accuracies(learners: Learners, stream: DeepStream) -> dict[str, float]:
