@@ -395,3 +395,11 @@ def test_the_noise_matrix_is_compared_with_that_of_the_whole_stream():
     assert record.pairs == [[3, 1], [0, 4]]
     assert record.transition_off_by == pytest.approx((0.05 + 0.2) / 2)  # 0.8 against 0.75, 0.8 against 1
     assert "pairs" not in record.told()
+
+
+def test_pieces_of_other_settings_are_not_mixed_in(tiny, tmp_path, monkeypatch):
+    table2.run_table2("bars", output=tmp_path, recipes=("paper",))
+    other = Profile(**{**vars(TINY), "noise": 0.5})
+    monkeypatch.setattr(profiles, "PROFILES", {("bars", "compact"): other})
+    with pytest.raises(SettingsError, match="were made by other settings"):
+        table2.run_table2("bars", output=tmp_path, recipes=("paper",))

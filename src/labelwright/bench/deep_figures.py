@@ -73,7 +73,7 @@ def _panels(result: Mapping[str, Any], path: Path, *, title: str, panel: str) ->
     import matplotlib.pyplot as plt
 
     kinds = list(result["noise"])
-    figure, axes = plt.subplots(1, len(kinds), figsize=(5.6 * len(kinds), 4.6), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(kinds), figsize=(5.6 * len(kinds), 5.6), sharey=True, squeeze=False)
     shades = ["#b03a2e", "#2e6fb0", "#7fb2df", "#a3b6c2", "#c28a1a", "#e3c27a", "#1b8a5a", "#8c6bb1", "#333333"]
     for axis, kind in zip(axes[0], kinds, strict=True):
         for at, (name, row) in enumerate(result["noise"][kind].items()):
@@ -85,7 +85,8 @@ def _panels(result: Mapping[str, Any], path: Path, *, title: str, panel: str) ->
         axis.set_xlabel("batch")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=7.5, frameon=False, loc="best", title="last batch, all test rows, %", title_fontsize=7.5)
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncol": 2}
+        axis.legend(fontsize=8, frameon=False, title="last batch, all test rows, %", title_fontsize=8, **place)
     axes[0][0].set_ylabel("C's accuracy, %")
     figure.suptitle(f"{result['dataset']}: {title}, mean of {result['seeds']} seed(s)", fontsize=12)
     figure.tight_layout()

@@ -43,8 +43,8 @@ STRATEGIES = (
 )
 ASKED_SHARE = 0.05
 """Questions a batch, of its rows."""
-PENDIGITS = (150, 18, 50)
-"""D0, batches, rows a batch, as in methods section 3."""
+PENDIGITS = (150, 18, 50, 5)
+"""D0, batches, rows and questions a batch, as in methods section 3."""
 
 
 def schedule(noise: str, batches: int, seed: int) -> Schedule:
@@ -113,6 +113,7 @@ def run_framework(
         piece,
         folder=output / "pieces" / f"framework-{dataset}-{profile}",
         steps=setting.batches if setting else PENDIGITS[1],
+        settings=f"{_questions(setting)} questions a batch, {setting or PENDIGITS!r}",
         more=count if setting else 0,
         progress=progress,
     )
@@ -122,7 +123,7 @@ def run_framework(
         "dataset": dataset,
         "profile": profile,
         "seeds": count,
-        "questions_a_batch": _questions(setting.rows if setting else PENDIGITS[2]),
+        "questions_a_batch": _questions(setting),
         "noise": {noise: gains({m: runs for (g, m), runs in found.items() if g == noise}) for noise in noises},
         "provenance": provenance(command),
     }
@@ -130,8 +131,8 @@ def run_framework(
     return result
 
 
-def _questions(rows: int) -> int:
-    return max(1, round(ASKED_SHARE * rows))
+def _questions(setting: Profile | None) -> int:
+    return PENDIGITS[3] if setting is None else max(1, round(ASKED_SHARE * setting.rows))
 
 
 def _deep(
@@ -140,7 +141,7 @@ def _deep(
     stream = draw(setting, job.seed, data_dir, rates=schedule(job.group, setting.batches, job.seed))
     start = start_state(setting, stream, job.seed, d0, device=device, tick=tick)
     both = networks(setting, setting.improved, stream, job.seed, device=device)
-    parts = system(job.method, both, stream, batches=setting.batches, per_batch=_questions(setting.rows), soft=True)
+    parts = system(job.method, both, stream, batches=setting.batches, per_batch=_questions(setting), soft=True)
     return run_stream(parts, stream, start=start, path=path, tick=tick)
 
 
@@ -154,7 +155,7 @@ def _regular(job: Job, path: Path, data_dir: str | None, tick: Tick) -> dict[str
         Refit(OneVsRestSVC(kernel), classes=stream.classes, max_rows=10**6) for kernel in ("linear", "rbf")
     )
     learners = WatchedLearners(quality, classifier)
-    parts = system(job.method, learners, stream, batches=PENDIGITS[1], per_batch=_questions(PENDIGITS[2]), soft=False)
+    parts = system(job.method, learners, stream, batches=PENDIGITS[1], per_batch=_questions(None), soft=False)
     record = Record()
     parts.step(stream.batches[0])
     for batch in stream.batches[1:]:
@@ -178,7 +179,7 @@ def _rows(noise: str, seed: int, data_dir: str | None) -> DeepStream:
     from labelwright.noise import symmetric
 
     X, y = rows_of("pendigits", data_dir)
-    clean, count, size = PENDIGITS
+    clean, count, size, _ = PENDIGITS
     rng = np.random.default_rng([seed, 5])
     need = clean + count * size
     rows = rng.permutation(len(y))[: need + 2000]

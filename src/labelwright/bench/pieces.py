@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from labelwright.errors import SettingsError
+
 Tick = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
 
@@ -37,13 +39,16 @@ def run_all(
     *,
     folder: Path,
     steps: int,
+    settings: str,
     more: int = 0,
     progress: Progress,
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """(group, method) -> the record of each seed. A piece that has a record is read back, not run.
 
-    run: makes the record of a job, writes it to the path, and ticks ``steps`` times. more: ticks besides.
+    run: makes the record of a job, writes it to the path, and ticks ``steps`` times. more: ticks besides. settings: what
+    the pieces depend on, in words. Raises SettingsError when the folder holds pieces of other settings.
     """
+    _claim(folder, settings)
     done, total = 0, len(jobs) * steps + more
 
     def tick(what: str) -> None:
@@ -62,6 +67,17 @@ def run_all(
             record = run(job, path, tick)
         out.setdefault((job.group, job.method), []).append(dict(record))
     return out
+
+
+def _claim(folder: Path, settings: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / "settings.txt"
+    if note.exists() and note.read_text() != settings:
+        raise SettingsError(
+            f"the pieces in {folder} were made by other settings ({note} tells which); move the folder away, or name another "
+            "--output"
+        )
+    note.write_text(settings)
 
 
 def mean_and_interval(values: Sequence[float]) -> dict[str, Any]:

@@ -112,7 +112,15 @@ def run_qactor(
         parts = system(job.method, setting, stream, job.seed, device=device)
         return run_stream(parts, stream, start=start, path=path, tick=tick)
 
-    found = run_all(jobs, piece, folder=folder, steps=setting.batches, more=count, progress=progress)
+    found = run_all(
+        jobs,
+        piece,
+        folder=folder,
+        steps=setting.batches,
+        settings=f"{QUERIES} {setting!r}",
+        more=count,
+        progress=progress,
+    )
     result: dict[str, Any] = {
         "experiment": "qactor",
         "dataset": dataset,

@@ -81,7 +81,9 @@ def run_table2(
     def piece(job: Job, path: Path, tick: Tick) -> dict[str, Any]:
         return run_piece(setting, job, path, folder, device=device, data_dir=data_dir, tick=tick)
 
-    found = run_all(jobs, piece, folder=folder, steps=setting.batches, more=count, progress=progress)
+    found = run_all(
+        jobs, piece, folder=folder, steps=setting.batches, settings=repr(setting), more=count, progress=progress
+    )
     alone = [json.loads((Job(s, "", "").folder(folder) / "d0.json").read_text()) for s in range(seed, seed + count)]
     name = "fig2" if tuple(recipes) == ("paper",) else "table2"
     command = f"labelwright bench {name} --dataset {dataset} --profile {profile} --seeds {count}"
