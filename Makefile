@@ -26,6 +26,7 @@ soak: .venv/installed  ## the long fault tests: 50 kills, large fuzz runs
 
 bench: .venv/installed  ## speed and memory, each against a named rival in the same run
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/deep_speed.py --json experiments/results/deep-speed.json
 
 bench-audit: .venv/installed  ## the audit against cleanlab: quality, expert effort, speed; hours the first time, needs LABELWRIGHT_DATA
 	$(BIN)/python benchmarks/audit_cells.py

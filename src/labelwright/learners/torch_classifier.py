@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,9 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
         X, y = validate_data(self, X, y, reset=reset, dtype=None, allow_nd=True, ensure_all_finite=True)
-        check_classification_targets(y)
+        with warnings.catch_warnings():  # a batch may well hold few rows of many classes
+            warnings.filterwarnings("ignore", message="The number of unique classes")
+            check_classification_targets(y)
         return self._numbers(X), y
 
     @staticmethod
