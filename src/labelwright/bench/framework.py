@@ -113,7 +113,7 @@ def run_framework(
         piece,
         folder=output / "pieces" / f"framework-{dataset}-{profile}",
         steps=setting.batches if setting else PENDIGITS[1],
-        settings=f"{_questions(setting)} questions a batch, {setting or PENDIGITS!r}",
+        settings=f"{_questions(setting)} questions a batch, {setting.settings if setting else PENDIGITS}",
         more=count if setting else 0,
         progress=progress,
     )

@@ -53,6 +53,11 @@ class Profile:
     test: int | None = None
     published: Mapping[str, float] | None = None
 
+    @property
+    def settings(self) -> str:
+        """All that a run depends on, in words."""
+        return repr(replace(self, published=None, seeds=0))
+
     def way(self, recipe: str) -> Way:
         """The recipe "paper" or "improved"."""
         return self.paper if recipe == "paper" else self.improved
@@ -79,7 +84,6 @@ _COMPACT = (
         seeds=5,
         split="drawn",
         test=120,
-        published=_FACES,
     ),
 )
 _SGD: dict[str, Any] = {"rate": 0.01, "later_rate": 0.01, "nesterov": False, "weight_decay": 1e-4}

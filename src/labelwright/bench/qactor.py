@@ -117,7 +117,7 @@ def run_qactor(
         piece,
         folder=folder,
         steps=setting.batches,
-        settings=f"{QUERIES} {setting!r}",
+        settings=f"{QUERIES} {setting.settings}",
         more=count,
         progress=progress,
     )

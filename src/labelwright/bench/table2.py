@@ -82,7 +82,7 @@ def run_table2(
         return run_piece(setting, job, path, folder, device=device, data_dir=data_dir, tick=tick)
 
     found = run_all(
-        jobs, piece, folder=folder, steps=setting.batches, settings=repr(setting), more=count, progress=progress
+        jobs, piece, folder=folder, steps=setting.batches, settings=setting.settings, more=count, progress=progress
     )
     alone = [json.loads((Job(s, "", "").folder(folder) / "d0.json").read_text()) for s in range(seed, seed + count)]
     name = "fig2" if tuple(recipes) == ("paper",) else "table2"
