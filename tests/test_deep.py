@@ -403,3 +403,45 @@ def test_pieces_of_other_settings_are_not_mixed_in(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(profiles, "PROFILES", {("bars", "compact"): other})
     with pytest.raises(SettingsError, match="were made by other settings"):
         table2.run_table2("bars", output=tmp_path, recipes=("paper",))
+
+
+@pytest.mark.parametrize(("before", "after"), [(False, True), (True, False)])
+def test_a_run_of_pictures_keeps_its_kind_of_model_when_torch_comes_or_goes(tmp_path, monkeypatch, before, after):
+    from labelwright import settings
+
+    write_folder(tmp_path / "photos", 120)
+    command = ("run", tmp_path / "photos", "--label", "label", "--id", "path", "--batch-size", 200)
+    state = ("--state", tmp_path / "state")
+    real = settings.find_spec
+    monkeypatch.setattr(settings, "find_spec", lambda name: real(name) if before else None)
+    assert call_cli(*command, *state, "--json").returncode == 0
+    monkeypatch.setattr(settings, "find_spec", lambda name: real(name) if after else None)
+    done = call_cli("predict", tmp_path / "photos", *state, "--output", tmp_path / "p.parquet")
+    if before:
+        assert done.returncode == 2 and "torch is not installed; run: pip install" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_quality_model_of_quality_only_is_another_than_the_trees(tmp_path):
+    from helpers import write_reviews
+
+    from labelwright.runner import reopened
+    from labelwright.settings import StateFolder
+
+    write_reviews(tmp_path / "a.csv", 200)
+    done = call_cli(
+        "run",
+        tmp_path / "a.csv",
+        "--label",
+        "label",
+        "--drop",
+        "true",
+        "--selector",
+        "quality-only",
+        "--state",
+        tmp_path / "s",
+    )
+    assert done.returncode == 0, done.stderr
+    learners = reopened(StateFolder(tmp_path / "s")).system.learners
+    assert [type(one.estimator).__name__ for one in learners] == ["LogisticRegression", "ExtraTreesClassifier"]

@@ -158,14 +158,15 @@ class Run:
         s, k = self.settings, len(self.ledger.classes)
         from labelwright.learners import Deep, as_learner
 
-        shape = self.intake.encoder.image_shape
+        shape = self._picture_shape()
 
         def learner(name: str, *, judging: bool = False) -> Any:
             made = make_classifier(resolved(name, shape, judging=judging), s.seed, shape)
             return as_learner(made, classes=k, seed=s.seed, max_rows=s.max_rows)
 
         classifier = learner(s.classifier)
-        two = s.selector == "rad-duo" or (s.selector == "quality-only" and s.quality != s.classifier)
+        names = resolved(s.quality, shape, judging=True), resolved(s.classifier, shape)
+        two = s.selector == "rad-duo" or (s.selector == "quality-only" and names[0] != names[1])
         learners = Learners(learner(s.quality, judging=True) if two else classifier, classifier)
         if s.selector not in SELECTORS:
             raise SettingsError(f"the selector {s.selector!r} is unknown; expected one of {', '.join(SELECTORS)}")
@@ -174,6 +175,21 @@ class Run:
         if s.correct is not None and s.selector != "none":
             imitator = (SoftImitator if isinstance(classifier, Deep) else PosteriorImitator)(s.correct)
         return System(selector, learners, self._budget(), self._expert(k), imitator, self.ledger)
+
+    def _picture_shape(self) -> tuple[int, int, int] | None:
+        """The shape of the pictures that rows are, or None. A run that began with trees, before torch was installed, goes on
+        with trees; one that began with networks needs torch."""
+        shape, snapshot = self.intake.encoder.image_shape, self.history.snapshot()
+        if shape is None or snapshot is None or self.settings.classifier != "auto":
+            return shape
+        held = list(snapshot[1]["learners"].values())[-1]
+        if "model" not in held:
+            return None
+        if resolved("auto", shape) == "auto":
+            raise SettingsError(
+                "this run's models are networks, and torch is not installed; run: pip install 'labelwright[torch]'"
+            )
+        return shape
 
     def _budget(self) -> Budget:
         s = self.settings

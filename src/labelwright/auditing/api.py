@@ -75,9 +75,8 @@ def audit(
             named = read_labels(labels, proba.columns, proba.classes)
             if len(named) != len(proba):
                 proba = read_probabilities(proba.array, len(named), classes)
-            with (
-                one_thread()
-            ):  # threads of the linear algebra go on spinning, and take the cores from those that come after
+            # Threads of the linear algebra go on spinning, and take the cores from those that come after.
+            with one_thread():
                 _check_sample(proba, named, notes)
             if X is not None and features is None:
                 features = read_features(X, len(named)).X
