@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from labelwright.baselines.omniscient import FullClean, OptSel
 from labelwright.bench.pieces import Tick
 from labelwright.bench.profiles import Profile, Way
 from labelwright.errors import DataError, LedgerError
@@ -22,6 +23,7 @@ from labelwright.learners import Deep, Learners
 from labelwright.loop import System
 from labelwright.noise import symmetric
 from labelwright.packing import pack, unpack
+from labelwright.selection import NoSelection
 from labelwright.truth import Truth
 from labelwright.types import Batch, Floats, Ints, Rows, Split, Verdict
 
@@ -182,6 +184,16 @@ def networks(
 
     classifier = learner(profile.classifier, 1)
     return WatchedLearners(classifier if one else learner(profile.quality, 0), classifier)
+
+
+def control(method: str, learners: Learners, truth: Truth) -> System | None:
+    """No-Sel, Opt-Sel or Full-Clean, the controls of every experiment; None for any other method."""
+    if method == "no-sel":
+        return System(NoSelection(learners, estimate_noise=False), learners)
+    if method in ("opt-sel", "full-clean"):
+        kind = OptSel if method == "opt-sel" else FullClean
+        return System(kind(learners, truth, estimate_noise=False), learners)
+    return None
 
 
 def start_state(

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from labelwright import queries
-from labelwright.baselines.omniscient import FullClean
-from labelwright.bench.deep import DeepStream, Record, WatchedLearners, draw, networks, run_stream, start_state
+from labelwright.bench.deep import DeepStream, Record, WatchedLearners, control, draw, networks, run_stream, start_state
 from labelwright.bench.deep_figures import framework_figure
 from labelwright.bench.pieces import Job, Progress, Tick, averaged, cells, mean_and_interval, percent, run_all, written
 from labelwright.bench.profiles import Profile, find_profile
@@ -28,7 +27,7 @@ from labelwright.learners import Learners, Refit
 from labelwright.loop import System
 from labelwright.noise.schedules import Schedule, bursts, constant, linear
 from labelwright.queries import DynamicBudget, FixedBudget
-from labelwright.selection import NoSelection, RadDuo
+from labelwright.selection import RadDuo
 
 NOISES = ("constant", "bursty", "changing")
 STRATEGIES = (
@@ -60,11 +59,9 @@ def schedule(noise: str, batches: int, seed: int) -> Schedule:
 
 def system(strategy: str, learners: Learners, stream: Any, *, batches: int, per_batch: int, soft: bool) -> System:
     """A strategy as a configuration of the loop. soft: the learners take soft labels."""
-    truth = stream.truth
-    if strategy == "no-sel":
-        return System(NoSelection(learners, estimate_noise=False), learners)
-    if strategy == "full-clean":
-        return System(FullClean(learners, truth, estimate_noise=False), learners)
+    known = control(strategy, learners, stream.truth)
+    if known is not None:
+        return known
     measure = queries.cent if "cent" in strategy else queries.margin
     total = per_batch * batches
     budget: FixedBudget = FixedBudget(0)
@@ -78,7 +75,7 @@ def system(strategy: str, learners: Learners, stream: Any, *, batches: int, per_
     imitating = "imitator" in strategy
     imitator = (SoftImitator(SURE) if soft else PosteriorImitator(SURE)) if imitating else NoImitator()
     selector = RadDuo(learners, both=imitating)
-    return System(selector, learners, budget, Oracle(truth) if "expert" in strategy else NoExpert(), imitator)
+    return System(selector, learners, budget, Oracle(stream.truth) if "expert" in strategy else NoExpert(), imitator)
 
 
 def run_framework(

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from labelwright import queries
-from labelwright.baselines.omniscient import FullClean, OptSel
-from labelwright.bench.deep import DeepStream, draw, networks, run_stream, start_state
+from labelwright.bench.deep import DeepStream, control, draw, networks, run_stream, start_state
 from labelwright.bench.deep_figures import qactor_figure
 from labelwright.bench.pieces import Job, Progress, Tick, averaged, cells, percent, run_all, written
 from labelwright.bench.profiles import Profile, Way, find_profile
@@ -23,7 +22,7 @@ from labelwright.experts import Oracle
 from labelwright.imitation import NoImitator, SoftImitator
 from labelwright.loop import System
 from labelwright.queries import DynamicBudget, FixedBudget
-from labelwright.selection import NoSelection, QualityOnly
+from labelwright.selection import QualityOnly
 
 METHODS = (
     "no-sel",
@@ -67,11 +66,9 @@ def setting_of(dataset: str, profile: str) -> Profile:
 def system(method: str, setting: Profile, stream: DeepStream, seed: int, *, device: str) -> System:
     """A method as a configuration of the loop; one network in both roles."""
     one = networks(setting, setting.improved, stream, seed, device=device, one=True)
-    if method == "no-sel":
-        return System(NoSelection(one, estimate_noise=False), one)
-    if method in ("opt-sel", "full-clean"):
-        kind = OptSel if method == "opt-sel" else FullClean
-        return System(kind(one, stream.truth, estimate_noise=False), one)
+    known = control(method, one, stream.truth)
+    if known is not None:
+        return known
     selector = QualityOnly(one, seed=seed)
     if method == "q-only":
         return System(selector, one)

@@ -10,15 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from labelwright.baselines.omniscient import FullClean, OptSel
-from labelwright.bench.deep import DeepStream, draw, final_accuracies, networks, run_stream, start_state
+from labelwright.bench.deep import DeepStream, control, draw, final_accuracies, networks, run_stream, start_state
 from labelwright.bench.deep_figures import table2_figure
 from labelwright.bench.pieces import Job, Progress, Tick, averaged, cells, percent, run_all, written
 from labelwright.bench.profiles import Profile, find_profile
 from labelwright.bench.provenance import provenance
 from labelwright.imitation import NoImitator, PosteriorImitator, SoftImitator
 from labelwright.loop import System
-from labelwright.selection import NoSelection, RadDuo, Slim
+from labelwright.selection import RadDuo, Slim
 
 RECIPES = ("paper", "improved")
 METHODS: Mapping[str, tuple[str, ...]] = {
@@ -39,11 +38,9 @@ def system(
     """A method as a configuration of the loop."""
     slim = method.startswith("slim")
     both = networks(profile, profile.way(recipe), stream, seed, device=device, one=slim)
-    if method == "no-sel":
-        return System(NoSelection(both, estimate_noise=False), both)
-    if method in ("full-clean", "opt-sel"):
-        kind = FullClean if method == "full-clean" else OptSel
-        return System(kind(both, stream.truth, estimate_noise=False), both)
+    known = control(method, both, stream.truth)
+    if known is not None:
+        return known
     buffer = BUFFER if "buffer" in method else 0
     selector = (Slim if slim else RadDuo)(both, buffer=buffer, both="soft" in method, seed=seed)
     imitators = {"soft": SoftImitator(SURE), "correct": PosteriorImitator(SURE)}
