@@ -141,6 +141,35 @@ def test_a_restored_network_keeps_the_settings_it_is_given():
     assert other.estimator.later_epochs == 7 and other.estimator.mirror
 
 
+def test_prioritized_replay_rather_takes_rows_that_are_not_learned_yet():
+    learner = Deep(network(), classes=3, replay=40, memory=200, prioritized=True)
+    learner.partial_fit(rows_of(120))
+    known = learner.memory.rows
+    wrong = known.keys[known.y == 0][:20]  # of these the network believes something else
+    told = np.where(np.isin(known.keys, wrong), 2, known.y)
+    learner.memory.rows = Rows(known.X, told, known.keys)
+    rng = np.random.default_rng(0)
+    drawn = [learner._replayed(rng) for _ in range(10)]
+    assert all(len(rows) == 40 and len(np.unique(rows.keys)) == 40 for rows in drawn)
+    share = np.mean([np.isin(rows.keys, wrong).mean() for rows in drawn])
+    assert share > 1.8 * 20 / 120  # of 80 drawn at random nearly all of them, about 13, and 1/6 would be by chance
+
+    learner.prioritized = False
+    assert np.mean([np.isin(learner._replayed(rng).keys, wrong).mean() for _ in range(10)]) < 1.4 * 20 / 120
+
+
+def test_prioritized_replay_heeds_soft_labels():
+    learner = Deep(network(), classes=3, replay=30, memory=200, prioritized=True)
+    learner.partial_fit(rows_of(90))
+    rows = learner.memory.rows
+    believed = learner.proba(rows.X).astype(np.float32)
+    half = np.arange(90) < 45
+    believed[half] = np.roll(believed[half], 1, axis=1)  # the first half says something else than the network
+    learner.memory.rows = Rows(rows.X, believed.argmax(axis=1), rows.keys, believed)
+    drawn = learner._replayed(np.random.default_rng(0))
+    assert np.isin(drawn.keys, rows.keys[half]).mean() > 0.7  # half would be by chance
+
+
 def test_both_judge_every_row_when_asked_to():
     one, two = Deep(network(0), classes=3), Deep(network(1), classes=3)
     learners = Learners(one, two)

@@ -156,9 +156,16 @@ class WatchedLearners(Learners):
 
 
 def networks(
-    profile: Profile, way: Way, stream: DeepStream, seed: int, *, device: str = "auto", one: bool = False
+    profile: Profile,
+    way: Way,
+    stream: DeepStream,
+    seed: int,
+    *,
+    device: str = "auto",
+    one: bool = False,
+    prioritized: bool = False,
 ) -> WatchedLearners:
-    """L and C for one way of training; ``one``: C in both roles."""
+    """L and C for one way of training; ``one``: C in both roles. prioritized: see :class:`~labelwright.learners.Deep`."""
     from labelwright.learners.torch_classifier import TorchClassifier
 
     def learner(network: str, place: int) -> Deep:
@@ -179,7 +186,12 @@ def networks(
             random_state=10 * seed + place,
         )
         return Deep(
-            estimator, classes=stream.classes, replay=way.replay, memory=max(way.memory, profile.clean), seed=seed
+            estimator,
+            classes=stream.classes,
+            replay=way.replay,
+            memory=max(way.memory, profile.clean),
+            seed=seed,
+            prioritized=prioritized,
         )
 
     classifier = learner(profile.classifier, 1)
@@ -282,12 +294,7 @@ def final_accuracies(learners: Learners, stream: DeepStream) -> dict[str, float]
 
 def looked_at_once(learner: Any, X: Any) -> Floats:
     """(n, K) probabilities without mirrored looks, which are for judging labels only."""
-    mirror = learner.estimator.mirror
-    learner.estimator.mirror = False
-    try:
-        return np.asarray(learner.proba(X))
-    finally:
-        learner.estimator.mirror = mirror
+    return np.asarray(learner.estimator.predict_proba(X, mirror=False))
 
 
 @dataclass

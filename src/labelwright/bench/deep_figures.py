@@ -10,7 +10,8 @@ COLOURS = {
     "no-sel": "#b03a2e",
     "rad-duo": "#2e6fb0",
     "rad-duo+correct": "#6c4fa3",
-    "rad-duo+soft": "#1b8a5a",
+    "rad-duo+soft": "#7dc3a0",
+    "rad-duo+soft+prioritized": "#12704a",
     "full-clean": "#333333",
 }
 
@@ -28,14 +29,12 @@ def table2_figure(result: Mapping[str, Any], path: Path) -> None:
     for axis, recipe in zip(axes[0], recipes, strict=True):
         axis.axhline(start, color="#999999", linestyle=":", linewidth=1.2, label=f"D0 alone {start:.1f}")
         for name, row in result["methods"].items():
-            if not name.startswith(f"{recipe}/") or not row.get("epochs"):
+            method, curve = name.partition("/")[2], row.get("epochs")
+            if not name.startswith(f"{recipe}/") or not curve or method not in COLOURS:
                 continue
-            method, curve = name.partition("/")[2], row["epochs"]
             per_batch = len(curve) / max(1, len(row["curve"]))
             x = [(at + 1) / per_batch for at in range(len(curve))]
-            axis.plot(
-                x, curve, linewidth=1.1, color=COLOURS.get(method, "#c28a1a"), label=f"{method} {row['c']['mean']:.1f}"
-            )
+            axis.plot(x, curve, linewidth=1.1, color=COLOURS[method], label=f"{method} {row['c']['mean']:.1f}")
         lowest = min(min(row["curve"]) for name, row in result["methods"].items() if name.startswith(f"{recipe}/"))
         axis.set_ylim(bottom=min(lowest, start) - 4)
         axis.set_title({"paper": "the paper's way of training", "improved": "with replay"}[recipe], fontsize=11)

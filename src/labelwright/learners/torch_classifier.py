@@ -304,12 +304,14 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
 
     # ------------------------------------------------------------ judging
 
-    def predict_proba(self, X: Any) -> Floats:
-        """(n, K) float64 probability of each class, in the order of ``classes_``."""
+    def predict_proba(self, X: Any, *, mirror: bool | None = None) -> Floats:
+        """(n, K) float64 probability of each class, in the order of ``classes_``. mirror: this once, in place of the setting."""
         check_is_fitted(self, "trainer_")
         X = validate_data(self, X, reset=False, dtype=None, allow_nd=True)
         proba = self.trainer_.proba(
-            self._inputs(self._numbers(X)), looks=self.looks if self._image else 1, flip=self.mirror
+            self._inputs(self._numbers(X)),
+            looks=self.looks if self._image else 1,
+            flip=self.mirror if mirror is None else mirror,
         )
         out = proba.numpy().astype(np.float64)
         return np.asarray(out / out.sum(axis=1, keepdims=True))
