@@ -162,7 +162,7 @@ class Run:
 
         def learner(name: str, *, judging: bool = False) -> Any:
             made = make_classifier(resolved(name, shape, judging=judging), s.seed, shape)
-            return as_learner(made, classes=k, seed=s.seed, max_rows=s.max_rows)
+            return as_learner(made, classes=k, seed=s.seed, max_rows=s.max_rows, prioritized=s.selector != "none")
 
         classifier = learner(s.classifier)
         names = resolved(s.quality, shape, judging=True), resolved(s.classifier, shape)

@@ -14,6 +14,7 @@ COLOURS = {
     "rad-duo+soft+prioritized": "#12704a",
     "full-clean": "#333333",
 }
+_BELOW: Mapping[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncol": 2}
 
 
 def table2_figure(result: Mapping[str, Any], path: Path) -> None:
@@ -24,7 +25,7 @@ def table2_figure(result: Mapping[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     recipes = [r for r in ("paper", "improved") if any(name.startswith(f"{r}/") for name in result["methods"])]
-    figure, axes = plt.subplots(1, len(recipes), figsize=(6.2 * len(recipes), 4.6), squeeze=False)
+    figure, axes = plt.subplots(1, len(recipes), figsize=(6.2 * len(recipes), 5.6), squeeze=False)
     start = result["methods"]["d0-only"]["c"]["mean"]
     for axis, recipe in zip(axes[0], recipes, strict=True):
         axis.axhline(start, color="#999999", linestyle=":", linewidth=1.2, label=f"D0 alone {start:.1f}")
@@ -41,9 +42,7 @@ def table2_figure(result: Mapping[str, Any], path: Path) -> None:
         axis.set_xlabel("batch")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(
-            fontsize=8, loc="lower right", frameon=False, title="last batch, all test rows, %", title_fontsize=8
-        )
+        axis.legend(fontsize=8, frameon=False, title="last batch, all test rows, %", title_fontsize=8, **_BELOW)
     axes[0][0].set_ylabel("C's accuracy after each epoch, up to 2,000 test rows, %")
     figure.suptitle(
         f"{result['dataset']}, {100 * result['noise']:.0f} % symmetric noise, {result['profile']} profile, "
@@ -84,8 +83,7 @@ def _panels(result: Mapping[str, Any], path: Path, *, title: str, panel: str) ->
         axis.set_xlabel("batch")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncol": 2}
-        axis.legend(fontsize=8, frameon=False, title="last batch, all test rows, %", title_fontsize=8, **place)
+        axis.legend(fontsize=8, frameon=False, title="last batch, all test rows, %", title_fontsize=8, **_BELOW)
     axes[0][0].set_ylabel("C's accuracy, %")
     figure.suptitle(f"{result['dataset']}: {title}, mean of {result['seeds']} seed(s)", fontsize=12)
     figure.tight_layout()

@@ -279,9 +279,11 @@ class Learners:
             learner.restore(state[f"learner-{i}"], fetch)
 
 
-def as_learner(estimator: Any, *, classes: int, seed: int = 0, max_rows: int = 20_000) -> Refit | Incremental:
+def as_learner(
+    estimator: Any, *, classes: int, seed: int = 0, max_rows: int = 20_000, prioritized: bool = False
+) -> Refit | Incremental:
     """A learner for any scikit-learn classifier: a network with replay and soft labels where ``partial_fit`` takes a
-    ``target``, incremental where it takes ``classes``, else refitted.
+    ``target``, incremental where it takes ``classes``, else refitted. prioritized: as of :class:`Deep`, for networks.
 
     >>> from sklearn.linear_model import SGDClassifier
     >>> type(as_learner(SGDClassifier(), classes=2)).__name__
@@ -289,7 +291,7 @@ def as_learner(estimator: Any, *, classes: int, seed: int = 0, max_rows: int = 2
     """
     takes = getattr(estimator, "partial_fit", None)
     if takes is not None and "target" in inspect.signature(takes).parameters:
-        return Deep(estimator, classes=classes, seed=seed, memory=max_rows)
+        return Deep(estimator, classes=classes, seed=seed, memory=max_rows, prioritized=prioritized)
     if takes is not None and "classes" in inspect.signature(takes).parameters:
         return Incremental(estimator, classes=classes, seed=seed)
     return Refit(estimator, classes=classes, seed=seed, max_rows=max_rows)

@@ -87,11 +87,16 @@ def headline(totals: Mapping[str, int], noise: Mapping[str, Any] | None) -> str:
     return f"{text}. {told}." if told else f"{text}."
 
 
+def _model(name: Any) -> Any:
+    return "the default for this kind of data" if name == "auto" else name
+
+
 def assumptions(settings: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
     """What the selector noted, then the settings in words."""
     out = [_sentence(note) for note in notes]
     if settings.get("selector") in SELECTORS:
-        names = f" (quality model: {settings.get('quality')}; classifier: {settings.get('classifier')})."
+        quality, classifier = (_model(settings.get(name)) for name in ("quality", "classifier"))
+        names = f" (quality model: {quality}; classifier: {classifier})."
         out.append(SELECTORS[settings["selector"]] + names)
     if settings.get("clean_rows"):
         out.append(f"You vouched for the first {count(settings['clean_rows'], 'row')}.")
