@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from labelwright.auditing.crossval import cross_validated, default_classifier, read_features, shown_rows
+from labelwright.auditing.crossval import chosen_classifier, cross_validated, read_features, shown_rows
 from labelwright.auditing.passes import judge_all, one_thread
 from labelwright.auditing.reading import Labels, Probabilities, read_answers, read_labels, read_probabilities
 from labelwright.auditing.result import Audit, assembled, restored
@@ -43,8 +43,9 @@ def audit(
     labels: (n,) given labels: integers 0..K-1, other integers, strings; None, NaN or "" where missing; or a .npy file.
     pred_probs: (n, K) out-of-sample probabilities: array, frame, .npy file (mapped) or Parquet file. Without them they are
     made from ``X`` by cross-validation.
-    X: (n, d) numbers, a DataFrame, an Arrow table or a list of texts. classifier: any scikit-learn classifier for it;
-    default: extremely randomised trees, or logistic regression for text.
+    X: (n, d) numbers, (n, height, width[, channels]) pictures, a DataFrame, an Arrow table or a list of texts. classifier: any
+    scikit-learn classifier for it, or a name that ``labelwright audit --classifier`` takes; default: extremely randomised
+    trees, logistic regression for text, a network for pictures where torch is installed.
     features: (n, d) embeddings by which near-duplicates are found; default: X.
     answers: true labels that experts have given: {position: label}, pairs, or one a row with missing values.
     sources: (n,) who labelled each row. ids: (n,) the rows' names. classes: (K,) names of the columns of ``pred_probs``.
@@ -127,7 +128,9 @@ def _predicted(
     if folds < 2:
         raise SettingsError(f"{folds} folds were asked for; cross-validation needs 2 or more")
     read = read_features(X, len(named))
-    model = default_classifier(read, seed) if classifier is None else classifier
+    model = classifier
+    if classifier is None or isinstance(classifier, str):
+        model = chosen_classifier(classifier or "auto", read, seed)
     k = len(named.names)
     if k < 2:
         raise DataError(

@@ -16,17 +16,20 @@ from labelwright.learners.base import softmax
 from labelwright.types import Floats, Ints
 
 _WIDE = 2000
+_LOOKS, _EPOCHS = 60_000, (15, 60)
 _TEMPERATURES = np.geomspace(0.25, 12.0, 40)
 _CALIBRATION_ROWS = 20_000
 
 
 @dataclass(frozen=True)
 class Features:
-    """X: (n, d) numbers. text: whether they come from text. told: what was assumed about each column."""
+    """X: (n, d) numbers. text: whether they come from text. told: what was assumed about each column. shape: (height, width,
+    channels) where rows are pictures and nothing else."""
 
     X: Any
     text: bool
     told: tuple[str, ...]
+    shape: tuple[int, int, int] | None = None
 
 
 def read_features(X: Any, rows: int) -> Features:
@@ -45,6 +48,7 @@ def read_features(X: Any, rows: int) -> Features:
         X = pa.table({"text": list(X)})
     if hasattr(X, "dtype") and X.dtype.kind in "fiub":
         array = np.asarray(X)
+        shape = _picture_shape(array)
         array = array.reshape(len(array), -1) if array.ndim > 1 else array[:, None]
         if len(array) != rows:
             raise DataError(f"there are {rows} labels but X has {len(array)} rows; give one row a label")
@@ -53,7 +57,7 @@ def read_features(X: Any, rows: int) -> Features:
             raise DataError(
                 f"row {bad} of X holds NaN or infinity; fill it, or pass a DataFrame, whose gaps are filled"
             )
-        return Features(np.ascontiguousarray(array, np.float32), False, ())
+        return Features(np.ascontiguousarray(array, np.float32), False, (), shape)
     return _encoded(X, rows)
 
 
@@ -68,7 +72,17 @@ def _encoded(X: Any, rows: int) -> Features:
     if table.num_rows != rows:
         raise DataError(f"there are {rows} labels but X has {table.num_rows} rows; give one row a label")
     encoder = Encoder().fit(table)
-    return Features(encoder.transform(table), "text" in encoder.kinds.values(), tuple(encoder.describe()))
+    text, told = "text" in encoder.kinds.values(), tuple(encoder.describe())
+    return Features(encoder.transform(table), text, told, encoder.image_shape)
+
+
+def _picture_shape(array: np.ndarray) -> tuple[int, int, int] | None:
+    """Of an array (n, height, width) of bytes, or (n, height, width, channels) with 1, 3 or 4 channels."""
+    if array.ndim == 3 and array.dtype == np.uint8:
+        return int(array.shape[1]), int(array.shape[2]), 1
+    if array.ndim == 4 and array.shape[3] in (1, 3, 4):
+        return int(array.shape[1]), int(array.shape[2]), int(array.shape[3])
+    return None
 
 
 def shown_rows(X: Any) -> Any:
@@ -86,11 +100,18 @@ def shown_rows(X: Any) -> Any:
     return None
 
 
-def default_classifier(features: Features, seed: int) -> Any:
-    """Extremely randomised trees for tables and small images, logistic regression for text and very wide features."""
-    from labelwright.settings import make_classifier
+def chosen_classifier(name: str, features: Features, seed: int) -> Any:
+    """A classifier by its name on the command line. "auto": a network for pictures where torch is installed, extremely
+    randomised trees for tables and for pictures without torch, logistic regression for text and very wide features."""
+    from labelwright.settings import NETWORKS, make_classifier, resolved
 
-    return make_classifier("linear" if features.text or features.X.shape[1] > _WIDE else "auto", seed)
+    name = resolved(name, features.shape)
+    if name == "auto" and (features.text or features.X.shape[1] > _WIDE):
+        name = "linear"
+    model = make_classifier(name, seed, features.shape)
+    if name in NETWORKS:  # few pictures are looked at more often, so that there are steps enough to learn from them
+        model.set_params(epochs=int(np.clip(_LOOKS / max(1, features.X.shape[0]), *_EPOCHS)))
+    return model
 
 
 def cross_validated(
@@ -134,6 +155,8 @@ def cross_validated(
         for train, test in cut
     )
     out = np.zeros((len(codes), classes), np.float32)
+    if getattr(classifier, "uses_all_cores", False):
+        workers = 1
     pool = Parallel(n_jobs=workers or cores(), prefer="threads", return_as="generator")
     with _warnings_kept():
         for done, ((_, test), proba) in enumerate(zip(cut, pool(jobs)), 1):

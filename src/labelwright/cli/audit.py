@@ -222,6 +222,7 @@ def judged(
     from labelwright.auditing.files import without_bad_pictures
     from labelwright.settings import make_classifier
 
+    make_classifier(classifier, seed)  # says before the work that it cannot be had
     given = _read(asked, data_dir)
     if asked.pred_probs is None:
         given = without_bad_pictures(given)
@@ -239,8 +240,7 @@ def judged(
             found = load_audit(asked.state).audit(given.labels, asked.pred_probs, **more)
         else:
             X = given.features if asked.pred_probs is None else None
-            model = None if classifier == "auto" else make_classifier(classifier, seed)
-            more |= {"X": X, "classifier": model, "folds": folds, "workers": workers, "random_state": seed}
+            more |= {"X": X, "classifier": classifier, "folds": folds, "workers": workers, "random_state": seed}
             found = audit_all(given.labels, asked.pred_probs, progress=tell, **more)
     return given, replace(found, rows=given.shown, notes=(*notes, *found.notes))
 

@@ -49,6 +49,8 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
     ['a']
     """
 
+    uses_all_cores = True
+
     def __init__(
         self,
         network: str = "auto",
