@@ -85,7 +85,11 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "one class": (lambda: audit(["cat"] * 240, X=P), DataError, "all labels are 'cat'; .*one other class"),
     "two rows": (lambda: audit([0, 1], X=P[:2]), TooFewRowsError, "two or more rows: 0; .*2 or more"),
     "folds": (lambda: audit(Y, X=P, folds=1), SettingsError, "1 folds .* needs 2 or more"),
-    "a name as classifier": (lambda: audit(Y, X=P, classifier="svm"), SettingsError, "'svm' is not a classifier"),
+    "an unknown classifier": (
+        lambda: audit(Y, X=P, classifier="swm"),
+        SettingsError,
+        "the classifier 'swm' is unknown",
+    ),
     "a regressor": (
         lambda: audit(Y, X=P, classifier=LinearRegression()),
         SettingsError,

@@ -16,13 +16,7 @@ import labelwright  # noqa: E402
 from labelwright.auditing import crossval  # noqa: E402
 from labelwright.learners.torch_classifier import TorchClassifier  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -31,12 +31,7 @@ from labelwright.types import Answers, Batch, Rows, Split, Verdict  # noqa: E402
 TINY = Profile("bars", "compact", 90, 3, 60, 6, Way(2), Way(2, 60, 300), augment="crop1", mirror=False, seeds=1)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def made_pictures(dataset: str = "bars", data_dir: str | None = None) -> deep.Pictures:

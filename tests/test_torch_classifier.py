@@ -23,13 +23,7 @@ from labelwright.learners.networks import NETWORKS, VECTOR_NETWORKS, make_networ
 from labelwright.learners.torch_classifier import TorchClassifier  # noqa: E402
 from labelwright.learners.training import Recipe, Trainer  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def bars(n: int = 96, *, side: int = 16, channels: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
