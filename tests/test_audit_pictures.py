@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch")
 
 import labelwright  # noqa: E402
 from labelwright.auditing import crossval  # noqa: E402
-from labelwright.learners.torch_classifier import TorchClassifier  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -81,4 +80,3 @@ def test_a_name_does_for_a_classifier(pictures) -> None:
     X, given, _ = pictures
     flat = X.reshape(len(X), -1)[:, ::8]
     assert any("GaussianNB" in note for note in labelwright.audit(given, X=flat, classifier="bayes").notes)
-    assert not TorchClassifier("mlp").get_params().get("uses_all_cores")

@@ -45,7 +45,12 @@ def audit(
     pred_probs: Annotated[
         Path | None, typer.Option(help=".npy or Parquet of a model's out-of-sample probabilities, one column a class")
     ] = None,
-    classifier: Annotated[str, typer.Option(help="auto, linear, sgd, forest, boosted, bayes or svm")] = "auto",
+    classifier: Annotated[
+        str,
+        typer.Option(
+            help="auto (a network for pictures, with torch), linear, sgd, forest, boosted, bayes, svm, network, network-small, resnet20, resnet44, vgg6 or cnn12"
+        ),
+    ] = "auto",
     folds: Annotated[int, typer.Option(min=2, help="folds of the cross-validation")] = 5,
     answers: Annotated[Path | None, typer.Option(help="CSV with id,label: what experts answered")] = None,
     questions: Annotated[int | None, typer.Option(min=1, help="write the N rows worth asking an expert about")] = None,
@@ -222,7 +227,8 @@ def judged(
     from labelwright.auditing.files import without_bad_pictures
     from labelwright.settings import make_classifier
 
-    make_classifier(classifier, seed)  # says before the work that it cannot be had
+    if classifier != "auto":
+        make_classifier(classifier, seed)  # says before the work that it cannot be had
     given = _read(asked, data_dir)
     if asked.pred_probs is None:
         given = without_bad_pictures(given)

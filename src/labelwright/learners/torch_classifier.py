@@ -50,6 +50,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
     """
 
     uses_all_cores = True
+    """Fits one at a time are quicker than several at once: torch shares each out over the cores."""
 
     def __init__(
         self,
