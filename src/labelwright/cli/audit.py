@@ -48,7 +48,8 @@ def audit(
     classifier: Annotated[
         str,
         typer.Option(
-            help="auto (a network for pictures, with torch), linear, sgd, forest, boosted, bayes, svm, network, network-small, resnet20, resnet44, vgg6 or cnn12"
+            help="auto (a network for pictures where torch is installed), linear, sgd, forest, boosted, bayes or svm; for "
+            "pictures network, network-small, resnet20, resnet44, vgg6 or cnn12"
         ),
     ] = "auto",
     folds: Annotated[int, typer.Option(min=2, help="folds of the cross-validation")] = 5,
