@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from labelwright.bench.imitation import SETTINGS
 from labelwright.bench.profiles import PROFILES
 
 
@@ -21,6 +22,7 @@ def listed(data_dir: str | None, output: Path) -> dict[str, Any]:
     data = {**available(data_dir), **available_images(data_dir)}
     wanted = [("framework", "pendigits", "compact")]
     wanted += [(name, *key) for name in ("table2", "framework", "qactor") for key in PROFILES]
+    wanted += [(name, *key) for name in ("table3", "fig7", "transfer") for key in SETTINGS]
     rows = [
         {
             "experiment": name,

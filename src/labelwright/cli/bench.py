@@ -312,13 +312,72 @@ def qactor(
           device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
 
 
+Compared = Annotated[str, typer.Option(help="mnist, fashion-mnist, cifar10, gtsrb; cifar100 in the paper profile")]
+
+
+@bench.command(epilog="Example: labelwright bench table3 --dataset mnist --profile compact --seeds 1")
+def table3(
+    dataset: Compared = "mnist",
+    profile: Profile = "compact",
+    seeds: Seeds = None,
+    device: Device = "auto",
+    output: Pieces = RESULTS,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Table III: CopyNet, its controls and the published baselines on the same rows, with all and half of the data. The same
+    command goes on after a stop."""
+    from labelwright.bench import table3 as room
+
+    _deep("table3", room.run_table3, room.table, json, dataset=dataset, profile=profile, seeds=seeds,
+          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
+
+
+@bench.command(epilog="Example: labelwright bench fig7 --dataset cifar10 --seeds 1")
+def fig7(
+    dataset: Compared = "cifar10",
+    profile: Profile = "compact",
+    seeds: Seeds = None,
+    device: Device = "auto",
+    output: Pieces = RESULTS,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Fig. 7: CopyNet under 20, 30 and 40 % of wrong labels; shares its pieces with table3."""
+    from labelwright.bench import table3 as room
+
+    _deep("fig7", room.run_fig7, room.fig7_table, json, dataset=dataset, profile=profile, seeds=seeds,
+          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
+
+
+@bench.command(epilog="Example: labelwright bench transfer --dataset mnist --seeds 1")
+def transfer(
+    dataset: Compared = "mnist",
+    profile: Profile = "compact",
+    seeds: Seeds = None,
+    device: Device = "auto",
+    output: Pieces = RESULTS,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Another noise pattern, and noise that fluctuates: CopyNet's Expert retrained with a tenth of the truth and of the
+    epochs. The same command goes on after a stop."""
+    from labelwright.bench import transfer as room
+
+    _deep("transfer", room.run_transfer, room.table, json, dataset=dataset, profile=profile, seeds=seeds,
+          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
+
+
 def _show(rows: list[list[str]], title: str) -> None:
     """A table without its empty columns, as wide as it has to be."""
     head, *body = rows
     kept = [at for at in range(len(head)) if any(row[at] for row in body)]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for at in kept:
-        left = head[at] in ("way", "method", "strategy", "noise", "data set", "profile", "over")
+        left = head[at] in ("way", "method", "strategy", "noise", "data set", "profile", "over", "data", "wrong")
         table.add_column(head[at], justify="left" if left else "right", no_wrap=True)
     for row in body:
         table.add_row(*(row[at] for at in kept))

@@ -154,6 +154,10 @@ class Dense(nn.Module):
         """(n, K) logits."""
         return self.layers(x)  # type: ignore[no-any-return]
 
+    def last(self) -> list[nn.Parameter]:
+        """Weights of the last layer."""
+        return list(self.layers[-1].parameters())
+
 
 NETWORKS: Mapping[str, Callable[[int, int], nn.Module]] = {
     "compact": lambda c, k: Compact(c, k, widths=(32, 64, 128, 128)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,13 @@ import torch
 from torch import Tensor
 
 from labelwright.errors import SettingsError
+from labelwright.learners.objectives import Method
 from labelwright.learners.tensors import from_bytes, to_bytes
 from labelwright.learners.torch_classifier import TorchClassifier
 
 FORMAT = 1
-_NOT_SAVED = ("checkpoint", "on_epoch", "random_state")
+_OURS = ("labelwright.baselines.", "labelwright.learners.imitating")
+_NOT_SAVED = ("checkpoint", "on_epoch", "random_state", "method")
 
 
 def dumped(model: TorchClassifier) -> bytes:
@@ -25,6 +29,7 @@ def dumped(model: TorchClassifier) -> bytes:
         tensors |= {f"averaged.{n}": v for n, v in model.trainer_.averaged.items()}
     told = {
         "format": FORMAT,
+        "method": _named(model.method),
         "params": {n: v for n, v in model.get_params(deep=False).items() if n not in _NOT_SAVED},
         "classes": model.classes_.tolist(),
         "object_classes": model.classes_.dtype == object,
@@ -60,12 +65,36 @@ def _empty(told: Mapping[str, Any], name: str) -> TorchClassifier:
         raise SettingsError(f"{name} has format {told['format']}, expected {FORMAT}; use the version that wrote it")
     params, shape = told["params"], told["params"]["image_shape"]
     model = TorchClassifier(**{**params, "image_shape": None if shape is None else tuple(shape)})
+    model.method = _method(told.get("method"), name)
     model.classes_ = np.array(told["classes"], dtype=object if told["object_classes"] else None)
     model._width, model._image = told["width"], None if told["image"] is None else tuple(told["image"])
     model.n_features_in_, model._seed, model._stage = told["features"], told["seed"], told["stage"]
     model._scale, model._shift = (np.array(told[n], np.float32) for n in ("scale", "shift"))
     model.history_, model.best_epoch_ = [], None
     return model
+
+
+def _named(method: Any) -> dict[str, Any] | None:
+    """A method of this package as its name and settings; another's is not saved."""
+    kind = type(method)
+    if method is None or not kind.__module__.startswith(_OURS):
+        return None
+    return {"kind": f"{kind.__module__}:{kind.__qualname__}", "settings": asdict(method)}
+
+
+def _method(told: Mapping[str, Any] | None, name: str) -> Any:
+    """The method that a file names. Only a :class:`Method` of this package is ever made."""
+    if told is None:
+        return None
+    room, _, kind = str(told["kind"]).partition(":")
+    found = getattr(import_module(room), kind, None) if room.startswith(_OURS) else None
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise SettingsError(f"{name} names the method {told['kind']!r}, which is not of this package; train anew")
+    return found(**{n: _tupled(v) for n, v in told["settings"].items()})
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 def take_weights(model: TorchClassifier, tensors: Mapping[str, Tensor], name: str) -> None:

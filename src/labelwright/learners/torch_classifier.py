@@ -15,9 +15,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from labelwright.errors import DataError, SettingsError, SourceError
 from labelwright.learners.watch import Watch
-from labelwright.types import Floats, Ints
+from labelwright.types import NO_LABEL, Bools, Floats, Ints
 
 if TYPE_CHECKING:
+    from labelwright.learners.objectives import Method, Objective
     from labelwright.learners.training import Checkpoint, Inputs, Recipe, Trainer
 
 
@@ -38,9 +39,11 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
     repeat exactly. checkpoint: a file that survives a kill at any instant, mid-epoch too; ``fit`` on the same data goes
     on from it. checkpoint_seconds: between writes. progress: a bar on the terminal.
     on_epoch: called after every epoch with its number; training stops when it returns True. random_state: seed.
+    method: how to learn from labels of which some are wrong, e.g. ``labelwright.baselines.coteaching.CoTeaching()``;
+    cross-entropy when None.
 
     Fitted attributes: ``classes_``, ``n_features_in_``, ``history_`` (a dict an epoch when rows are held out),
-    ``best_epoch_``.
+    ``best_epoch_``, ``objective_`` (of the method in the last training).
 
     Source: methods section 9 (networks and rates); SGD as in the paper's section VI.
 
@@ -80,6 +83,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         progress: bool = False,
         on_epoch: Callable[[int], Any] | None = None,
         random_state: Any = None,
+        method: Method | None = None,
     ):
         self.network = network
         self.image_shape = image_shape
@@ -106,14 +110,22 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         self.progress = progress
         self.on_epoch = on_epoch
         self.random_state = random_state
+        self.method = method
 
     # ------------------------------------------------------------ learning
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> TorchClassifier:
-        """Train a fresh network. sample_weight: (n,) of the rows."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, trusted: Any = None) -> TorchClassifier:
+        """Train a fresh network. sample_weight: (n,) of the rows.
+
+        trusted: (n,) the true label where somebody vouches for it, else None or NaN; for methods that use some truth.
+        """
         X, y = self._checked(X, y, reset=True)
-        self._begin(X, np.unique(y))
-        return self._train(X, self._codes(y), self._recipe(self.epochs, self.learning_rate), sample_weight)
+        sure, known = checked_trust(trusted, len(X))
+        vouched = labels_like(known[sure], y)
+        self._begin(X, np.unique(np.concatenate([y, vouched])))
+        codes = np.full(len(X), NO_LABEL, np.int64)
+        codes[sure] = self._codes(vouched)
+        return self._train(X, self._codes(y), self._recipe(self.epochs, self.learning_rate), sample_weight, codes)
 
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None, *, target: Floats | None = None
@@ -230,7 +242,10 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         name = ("compact" if self._image else "mlp") if self.network == "auto" else self.network
         with torch.random.fork_rng([]):
             torch.manual_seed(self._seed)
-            network = make_network(name, shape=self._image, width=self._width, classes=len(self.classes_))
+            network = self._method.network(
+                lambda: make_network(name, shape=self._image, width=self._width, classes=len(self.classes_)),
+                len(self.classes_),
+            )
         return Trainer(
             network, device=device, precision=find_precision(self.precision, device, self._image is not None)
         )
@@ -245,7 +260,9 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         values = resident(np.ascontiguousarray(self._values(X)), home)
         return Inputs(values, torch.tensor(self._scale).to(home), torch.tensor(self._shift).to(home), home)
 
-    def _train(self, X: Any, wanted: Any, recipe: Recipe, sample_weight: Any) -> TorchClassifier:
+    def _train(
+        self, X: Any, wanted: Any, recipe: Recipe, sample_weight: Any, trusted: Ints | None = None
+    ) -> TorchClassifier:
         import torch
 
         from labelwright.learners.devices import only_deterministic
@@ -260,6 +277,10 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         target = torch.from_numpy(np.ascontiguousarray(wanted[rows])).to(self.trainer_.device)
         weight = None if sample_weight is None else torch.from_numpy(sample_weight[rows]).to(self.trainer_.device)
         watch = self._watch(X[held], wanted[held]) if len(held) else None
+        trusted = np.full(len(X), NO_LABEL, np.int64) if trusted is None else trusted
+        self.objective_ = self._objective(
+            X[rows], wanted[rows], trusted[rows], recipe, seed, weighted=weight is not None
+        )
         with only_deterministic(self.deterministic), self._bar(recipe, len(target)) as tell:
             self.trainer_.run(
                 self._inputs(X[rows]),
@@ -267,7 +288,8 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
                 recipe,
                 seed=seed,
                 weight=weight,
-                checkpoint=self._checkpoint(X, wanted, recipe),
+                objective=self.objective_,
+                checkpoint=self._checkpoint(X, wanted, trusted, recipe),
                 tell=tell,
                 after_epoch=self._ended(watch),
             )
@@ -275,6 +297,28 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
             watch.restore(self.trainer_)
         self._stage += 1
         return self
+
+    @property
+    def _method(self) -> Method:
+        from labelwright.learners.objectives import PLAIN, Method
+
+        if self.method is None:
+            return PLAIN
+        if not isinstance(self.method, Method):
+            raise SettingsError(
+                f"method={self.method!r} is no method; expected an object such as labelwright.baselines.gce.GCE()"
+            )
+        return self.method
+
+    def _objective(self, X: Any, wanted: Any, trusted: Ints, recipe: Recipe, seed: int, *, weighted: bool) -> Objective:
+        from labelwright.learners.methods import task
+
+        name = type(self.method).__name__
+        if self.method is not None and wanted.ndim == 2:
+            raise SettingsError(f"{name} learns from labels, not from shares; leave target out")
+        if self.method is not None and weighted:
+            raise SettingsError(f"{name} weighs rows by itself; leave sample_weight out")
+        return self._method.begin(task(self, X, wanted, trusted, recipe, seed))
 
     def _ended(self, watch: Watch | None) -> Callable[[int], bool] | None:
         """What is done after every epoch, or None."""
@@ -295,13 +339,13 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
 
         return step_bar(f"training {rows:,} rows", shown=self.progress)
 
-    def _checkpoint(self, X: Any, wanted: Any, recipe: Recipe) -> Checkpoint | None:
+    def _checkpoint(self, X: Any, wanted: Any, trusted: Ints, recipe: Recipe) -> Checkpoint | None:
         if self.checkpoint is None:
             return None
         from labelwright.learners.training import Checkpoint
 
-        digest = hashlib.sha256(repr((self._seed, self._stage, recipe, self.network, X.shape)).encode())
-        for array in (X[:: max(1, len(X) // 1000)], wanted):
+        digest = hashlib.sha256(repr((self._seed, self._stage, recipe, self.network, self._method, X.shape)).encode())
+        for array in (X[:: max(1, len(X) // 1000)], wanted, trusted):
             digest.update(np.ascontiguousarray(array).tobytes())
         return Checkpoint(Path(self.checkpoint), digest.hexdigest(), self.checkpoint_seconds)
 
@@ -359,3 +403,28 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.non_deterministic = False
         return tags
+
+
+def checked_trust(trusted: Any, n: int) -> tuple[Bools, Any]:
+    """(which rows are vouched for, their true labels (n,) object). Missing are None, NaN and masked values.
+
+    Raises DataError when there is not one a row.
+
+    >>> checked_trust([1, None, 0], 3)[0].tolist()
+    [True, False, True]
+    """
+    if trusted is None:
+        return np.zeros(n, bool), np.empty(n, object)
+    if np.ma.isMaskedArray(trusted):
+        hidden, trusted = np.ma.getmaskarray(trusted), np.ma.getdata(trusted).astype(object)
+        trusted[hidden] = None
+    known = np.asarray(trusted, object)
+    if known.shape != (n,):
+        raise DataError(f"the true labels have shape {known.shape}; expected ({n},): one a row, None where unknown")
+    sure = np.array([not (one is None or one != one) for one in known], bool)
+    return sure, known
+
+
+def labels_like(labels: Any, like: Any) -> Any:
+    """Labels (m,) object as an array of the same kind as ``like``; texts as long as they are."""
+    return np.array([str(one) for one in labels], np.str_) if like.dtype.kind == "U" else labels.astype(like.dtype)

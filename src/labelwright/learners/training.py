@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from labelwright.errors import SettingsError, TooLargeError
 from labelwright.learners.augment import Augment, views
+from labelwright.learners.objectives import Minibatch, Objective, Observed
 from labelwright.learners.tensors import from_bytes, to_bytes, write_whole
 
 _AT_ONCE = 1000
@@ -128,16 +129,18 @@ class Trainer:
         *,
         seed: int,
         weight: Tensor | None = None,
+        objective: Objective | None = None,
         checkpoint: Checkpoint | None = None,
         tell: Tell | None = None,
         after_epoch: Callable[[int], bool] | None = None,
     ) -> None:
         """Train on all rows. target: (n,) classes or (n, K) shares of classes. weight: (n,) of the rows.
 
+        objective: what is learned from a minibatch; cross-entropy when None.
         after_epoch: told the number of each epoch that ended; returns True to stop.
         """
         with _randomness(seed, self.device), _memory(recipe, self.device):
-            state = _Going(self, recipe, len(inputs))
+            state = _Going(self, recipe, len(inputs), objective or Objective())
             if checkpoint is not None:
                 state.resume(checkpoint)
             while state.epoch < recipe.epochs:
@@ -158,27 +161,54 @@ class Trainer:
         tell: Tell | None,
     ) -> None:
         recipe = state.recipe
+        if state.step == 0:
+            state.objective.begin_epoch(state.epoch, self.observed(inputs))
         self.network.train()
         parts = state.order(inputs.values.device).tensor_split(state.steps)
         for part in parts[state.step :]:
-            index = part.repeat(2) if len(part) == 1 else part  # batch norm needs two
             state.set_rate()
-            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-                logits = self.network(inputs.batch(index, recipe.augment))
-            there = index.to(target.device)
-            loss = F.cross_entropy(logits.float(), target[there], reduction="none")
-            mean = loss.mean() if weight is None else (loss * weight[there]).sum() / weight[there].sum().clamp_min(1e-9)
-            state.optimiser.zero_grad(set_to_none=True)
-            mean.backward()
-            state.optimiser.step()
+            batch = self._minibatch(part, inputs, target, weight, recipe)
+            for loss in state.objective.losses(self.network, batch):
+                state.optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                state.optimiser.step()
             state.step += 1
             if recipe.average:
                 self._average(recipe.average, state)
             if tell is not None:
-                state.loss += float(mean.detach())
+                state.loss += float(loss.detach())
                 tell(state.done, recipe.epochs * state.steps, state.loss / state.step)
             if checkpoint is not None and checkpoint.due():
                 checkpoint.write(*state.held())
+
+    def _minibatch(
+        self, part: Tensor, inputs: Inputs, target: Tensor, weight: Tensor | None, recipe: Recipe
+    ) -> Minibatch:
+        index = part.repeat(2) if len(part) == 1 else part  # batch norm needs two
+        there = index.to(target.device)
+
+        def look() -> Tensor:
+            return inputs.batch(index, recipe.augment)
+
+        return Minibatch(there, look(), target[there], None if weight is None else weight[there], look, self.forward)
+
+    def forward(self, network: nn.Module, x: Tensor) -> Tensor:
+        """The network's output as float32, computed in this trainer's precision."""
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            out: Tensor = network(x)
+        return out.float()
+
+    def observed(self, inputs: Inputs) -> Observed:
+        """The network and its training rows between epochs, for an objective."""
+
+        def proba(network: nn.Module, rows: Tensor | None) -> Tensor:
+            every = torch.arange(len(inputs)) if rows is None else rows
+            self.network.eval()
+            with torch.no_grad():
+                shares = [F.softmax(self.forward(network, inputs.batch(at)), 1) for at in every.split(_AT_ONCE)]
+            return torch.cat(shares)
+
+        return Observed(self.network, proba)
 
     def _average(self, decay: float, state: _Going) -> None:
         """Move the averaged weights towards the present ones; in the first steps faster, so that the start is forgotten."""
@@ -201,8 +231,7 @@ class Trainer:
             for index in torch.arange(len(inputs)).split(_AT_ONCE):
                 batch = inputs.batch(index)
                 seen = views(batch, looks, flip=flip) if batch.ndim == 4 else [batch]
-                with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-                    shares = [F.softmax(network(one).float(), 1) for one in seen]
+                shares = [F.softmax(self.forward(network, one), 1) for one in seen]
                 out.append(torch.stack(shares).mean(0).cpu())
         return torch.cat(out)
 
@@ -222,10 +251,10 @@ class Trainer:
 
 
 class _Going:
-    """Where a training run stands: optimiser, epoch, step, random state."""
+    """Where a training run stands: optimiser, objective, epoch, step, random state."""
 
-    def __init__(self, trainer: Trainer, recipe: Recipe, rows: int):
-        self.trainer, self.recipe, self.rows = trainer, recipe, rows
+    def __init__(self, trainer: Trainer, recipe: Recipe, rows: int, objective: Objective):
+        self.trainer, self.recipe, self.rows, self.objective = trainer, recipe, rows, objective
         self.steps, self.epoch, self.step, self.loss = recipe.steps(rows), 0, 0, 0.0
         self.fresh = trainer.averaged is None
         self._order: Tensor | None = None
@@ -265,6 +294,7 @@ class _Going:
             buffer = self.optimiser.state[weight].get("momentum_buffer")
             if buffer is not None:
                 tensors[f"momentum.{at}"] = buffer
+        tensors |= {f"objective.{n}": v for n, v in self.objective.state.items()}
         tensors["random"] = torch.get_rng_state()
         if self.trainer.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.trainer.device)
@@ -285,6 +315,8 @@ class _Going:
         for at, weight in enumerate(self.trainer.network.parameters()):
             if f"momentum.{at}" in tensors:
                 self.optimiser.state[weight]["momentum_buffer"] = _laid_out(tensors[f"momentum.{at}"], weight)
+        for name in [n for n in tensors if n.startswith("objective.")]:
+            self.objective.state[name.removeprefix("objective.")] = tensors[name].to(device)
         torch.set_rng_state(tensors["random"])
         if "random.cuda" in tensors and device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], device)

@@ -1,0 +1,200 @@
+"""Plots of Table III, Fig. 7 and transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+GREEN, BLUE, GREY, BLACK = "#12704a", "#2e6fb0", "#999999", "#333333"
+
+
+def table3_figure(result: Mapping[str, Any], path: Path) -> None:
+    """Four panels: accuracy without labels, share of rows with one, trusted fraction, D2L's dimensionality."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(13, 10))
+    _bars(axes[0][0], result)
+    _label_shares(axes[0][1], result)
+    _fractions(axes[1][0], result)
+    _turning(axes[1][1], result)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    figure.suptitle(
+        f"{result['dataset']}, {100 * result['noise']:.0f} % symmetric noise, {result['profile']} profile, "
+        f"mean of {result['seeds']} seed(s), last epoch"
+    )
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _bars(axis: Any, result: Mapping[str, Any]) -> None:
+    methods = list(result["methods"])[::-1]
+    lowest = 100.0
+    for at, name in enumerate(methods):
+        row = result["methods"][name]
+        for part, shift, shade in (("half", -0.2, "#a9c7b8"), ("all", 0.2, GREEN)):
+            if part in row:
+                value = row[part]["alone"]["mean"]
+                lowest = min(lowest, value)
+                axis.barh(at + shift, value, 0.38, color=shade, xerr=row[part]["alone"]["ci95"], label=part)
+                axis.text(value, at + shift, f" {value:.1f}", va="center", fontsize=7)
+    axis.set_yticks(range(len(methods)), methods, fontsize=8)
+    axis.set_xlim(left=max(0.0, lowest - 5))
+    axis.set_title("without given labels at test time", fontsize=11)
+    axis.set_xlabel("accuracy, %")
+    handles, labels = axis.get_legend_handles_labels()
+    first = {label: handle for handle, label in zip(handles, labels, strict=True)}
+    axis.legend(first.values(), [f"{name} of the data" for name in first], fontsize=8, frameon=False, loc="lower left")
+
+
+def _lines(result: Mapping[str, Any]) -> dict[str, tuple[list[float], str, str]]:
+    """name -> accuracies by share of test rows with a label, colour, line."""
+    shades = {
+        "copynet": "#c28a1a",
+        "copynet-fusing": GREEN,
+        "copynet-fusing 10 %": "#4c9f78",
+        "copynet-fusing 2 %": "#9fcdb5",
+    }
+    out = {}
+    for name, shade in shades.items():
+        if name in result["methods"]:
+            out[name] = (result["methods"][name]["all"]["shares"]["own"], shade, "-")
+    for name, shade in (("plain", BLUE), ("full-clean", BLACK)):
+        if name in result["methods"]:
+            out[f"{name} + Bayes fusion"] = (result["methods"][name]["all"]["shares"]["fused"], shade, "--")
+    return out
+
+
+def _label_shares(axis: Any, result: Mapping[str, Any]) -> None:
+    for name, (values, shade, line) in _lines(result).items():
+        axis.plot(result["shares"], values, line, marker="o", color=shade, label=name)
+    axis.axhline(result["copying"], color=GREY, linestyle=":", label="copying the label")
+    axis.set_xlabel("share of test rows with a given label")
+    axis.set_ylabel("accuracy, %")
+    axis.set_title("given labels at test time, all data", fontsize=11)
+    axis.legend(fontsize=8, frameon=False)
+
+
+def _fractions(axis: Any, result: Mapping[str, Any]) -> None:
+    rows = {
+        1.0: result["methods"].get("copynet-fusing"),
+        **{f: result["methods"].get(f"copynet-fusing {100 * f:.0f} %") for f in (0.5, 0.1, 0.02)},
+    }
+    found = {fraction: row["all"] for fraction, row in sorted(rows.items()) if row}
+    axis.plot(list(found), [row["alone"]["mean"] for row in found.values()], "-o", color=GREEN, label="Amateur alone")
+    axis.plot(
+        list(found), [row["own"]["mean"] for row in found.values()], "-s", color="#4c9f78", label="Expert, with labels"
+    )
+    axis.plot(list(found), [row["fused"]["mean"] for row in found.values()], "--^", color="#9fcdb5",
+              label="Amateur + Bayes fusion, with labels")  # fmt: skip
+    for fraction, name in ((1.0, "copynet"), (0.1, "copynet 10 %")):
+        row = result["methods"].get(name)
+        if row:
+            label = "the paper's dense Expert, with labels" if fraction == 1.0 else None
+            axis.plot([fraction], [row["all"]["own"]["mean"]], "D", color="#c28a1a", label=label)
+    plain = result["methods"].get("plain")
+    if plain:
+        axis.axhline(plain["all"]["alone"]["mean"], color=BLUE, linestyle=":", label="plain network alone")
+        axis.axhline(
+            plain["all"]["fused"]["mean"], color=BLUE, linestyle="--", label="plain + Bayes fusion, with labels"
+        )
+    axis.axhline(result["copying"], color=GREY, linestyle=":", label="copying the label")
+    axis.set_xscale("log")
+    axis.set_xticks(list(found), [f"{100 * fraction:.0f} %" for fraction in found])
+    axis.set_xlabel("trusted fraction of the training rows")
+    axis.set_ylabel("accuracy, %")
+    axis.set_title("how much truth the Expert needs", fontsize=11)
+    axis.legend(fontsize=8, frameon=False)
+
+
+def _turning(axis: Any, result: Mapping[str, Any]) -> None:
+    row = result["methods"].get("d2l", {}).get("all")
+    axis.set_title("D2L: dimensionality and its turning point, first seed", fontsize=11)
+    axis.set_xlabel("epoch")
+    if not row:
+        return
+    axis.plot(range(len(row["lids"])), row["lids"], color=GREEN, label="local intrinsic dimensionality")
+    axis.set_ylabel("local intrinsic dimensionality")
+    turned = row["turned"][0]
+    if turned is not None:
+        axis.axvline(turned, color="#b03a2e", linestyle="--", label=f"turning point, epoch {turned}")
+    beside = axis.twinx()
+    beside.plot(range(1, 1 + len(row["curve"])), row["curve"], color=BLUE, alpha=0.6, label="test accuracy, %")
+    beside.set_ylabel("accuracy, %")
+    beside.spines[["top"]].set_visible(False)
+    handles = axis.get_legend_handles_labels(), beside.get_legend_handles_labels()
+    axis.legend(
+        handles[0][0] + handles[1][0], handles[0][1] + handles[1][1], fontsize=8, frameon=False, loc="lower right"
+    )
+
+
+def fig7_figure(result: Mapping[str, Any], path: Path) -> None:
+    """Accuracy after every epoch, a panel for each share of wrong labels (the paper's Fig. 7)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(result["noise"]), figsize=(15, 4.8), sharey=True, squeeze=False)
+    for axis, (percent, methods) in zip(axes[0], result["noise"].items(), strict=True):
+        for name, row in methods.items():
+            shade = GREEN if "fusing" in name else "#c28a1a" if name.startswith("copynet") else BLUE
+            line = "-" if name.endswith("all") else "--"
+            label = f"{name} {row['alone']['mean']:.1f}; with labels {row.get('own', row['fused'])['mean']:.1f}"
+            axis.plot(range(1, 1 + len(row["curve"])), row["curve"], line, color=shade, label=label)
+        axis.set_title(f"{percent} % wrong labels", fontsize=11)
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=8, frameon=False, loc="lower right")
+    axes[0][0].set_ylabel("accuracy without labels at test time, %")
+    figure.suptitle(f"{result['dataset']}: CopyNet (truth of all training rows), mean of {result['seeds']} seed(s)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def transfer_figure(result: Mapping[str, Any], path: Path) -> None:
+    """The better Expert's accuracy on each new pattern, and the stream whose noise fluctuates."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    expert = "fusing"
+    figure, axes = plt.subplots(1, len(result["patterns"]) + 1, figsize=(20, 5.4))
+    for axis, (pattern, experts) in zip(axes, result["patterns"].items(), strict=False):
+        row = experts[expert]
+        names = list(row)[::-1]
+        values = [row[name]["mean"] for name in names]
+        shades = [BLACK if "nothing" in n else BLUE if "Bayes" in n else GREEN if "layer" in n else GREY for n in names]
+        axis.barh(names, values, color=shades)
+        for at, value in enumerate(values):
+            axis.text(value, at, f" {value:.1f}", va="center", fontsize=7)
+        axis.set_xlim(left=max(0.0, min(values) - 5))
+        axis.tick_params(axis="y", labelsize=7)
+        axis.set_title(f"from symmetric to {pattern}", fontsize=11)
+        axis.set_xlabel("accuracy with given labels, %")
+    stream, last = result["stream"][expert], axes[-1]
+    shades_of = {"copying": GREY, "as it was": "#9fcdb5", "adapted": GREEN, "from nothing": BLACK, "Bayes' rule": BLUE}
+    x = range(1, 1 + len(stream["rate"]))
+    for name, shade in shades_of.items():
+        last.plot(x, stream[name], color=shade, marker="o", markersize=3, label=name)
+    last.axvline(len(stream["rate"]) / 2 + 0.5, color="#b03a2e", linestyle=":", label="pattern changes")
+    last.set_title("rate 20 % with bursts to 60 %", fontsize=11)
+    last.set_xlabel("batch")
+    last.set_ylabel("labels right, %")
+    last.legend(fontsize=8, frameon=False)
+    for axis in axes:
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{result['dataset']}: retraining the Expert ({expert}) alone, mean of {result['seeds']} seed(s)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,257 @@
+"""Table III of the paper: CopyNet and its controls beside the published baselines, with all and with half of the data.
+
+Fig. 7: CopyNet under 20, 30 and 40 % of wrong labels. Both share their pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelwright.bench.imitation import SHARES, Setting, draw, find_setting, run_piece
+from labelwright.bench.imitation_figures import fig7_figure, table3_figure
+from labelwright.bench.pieces import Job, Progress, Tick, mean_and_interval, run_all, written
+from labelwright.bench.provenance import provenance
+
+PUBLISHED: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "mnist": {
+        "copynet": (99.38, 99.07), "d2l": (86.15, 80.87), "co-teaching": (95.72, 95.36), "bootstrap-soft": (79.47, 51.45),
+        "forward": (95.33, 57.21),
+    },
+    "cifar10": {
+        "copynet": (88.30, 83.15), "d2l": (82.45, 77.06), "co-teaching": (80.29, 76.76), "bootstrap-soft": (77.14, 51.32),
+        "forward": (81.68, 58.39),
+    },
+    "cifar100": {
+        "copynet": (79.92, 74.35), "d2l": (51.13, 42.11), "co-teaching": (45.68, 35.68), "bootstrap-soft": (44.99, 32.27),
+        "forward": (54.18, 48.34),
+    },
+}  # fmt: skip
+"""The paper's Table III, 30 % wrong labels: all data, half of it. "Bootstrap" does not say which kind."""
+FIG7 = {0.2: (89.0, 86.0), 0.3: (86.0, 82.0), 0.4: (83.0, 77.0)}
+FIG7_METHODS = ("copynet", "copynet-fusing", "plain")
+PAPER = ("d2l", "co-teaching", "bootstrap-soft", "bootstrap-hard", "forward")
+TRUSTED = {
+    "copynet": 1.0, "copynet 10 %": 0.1, "copynet-fusing": 1.0, "copynet-fusing 50 %": 0.5, "copynet-fusing 10 %": 0.1, "copynet-fusing 2 %": 0.02,
+    "glc 10 %": 0.1, "full-clean": 1.0,
+}  # fmt: skip
+"""Share of the rows whose truth a method is told; 0 for all others."""
+METHODS = (
+    "plain", "copynet", "copynet 10 %", "copynet-fusing", "copynet-fusing 50 %", "copynet-fusing 10 %", "copynet-fusing 2 %",
+    *PAPER, "forward, true T", "gce", "elr", "sop", "dividemix", "glc 10 %", "full-clean",
+)  # fmt: skip
+WHOLE_ONLY = ("copynet 10 %", "copynet-fusing 50 %", "copynet-fusing 10 %", "copynet-fusing 2 %")
+"""Methods that sweep the trusted fraction: with all of the data only."""
+
+
+def method_of(name: str, setting: Setting, classes: int) -> Any:
+    """The method object of a row of the table, None for cross-entropy."""
+    from labelwright.baselines.bootstrap import Bootstrap
+    from labelwright.baselines.coteaching import CoTeaching
+    from labelwright.baselines.d2l import D2L
+    from labelwright.baselines.dividemix import DivideMix
+    from labelwright.baselines.elr import ELR
+    from labelwright.baselines.forward import Forward
+    from labelwright.baselines.gce import GCE
+    from labelwright.baselines.glc import GLC
+    from labelwright.baselines.sop import SOP
+    from labelwright.learners.imitating import Imitate
+
+    wrong = setting.noise / (classes - 1)
+    right = tuple(tuple(1 - setting.noise if i == j else wrong for j in range(classes)) for i in range(classes))
+    known: dict[str, Callable[[], Any]] = {
+        "plain": lambda: None,
+        "full-clean": lambda: None,
+        "copynet": lambda: Imitate("dense"),
+        "copynet-fusing": lambda: Imitate("fusing"),
+        "d2l": lambda: D2L(),
+        "co-teaching": CoTeaching,
+        "bootstrap-soft": lambda: Bootstrap("soft"),
+        "bootstrap-hard": lambda: Bootstrap("hard"),
+        "forward": Forward,
+        "forward, true T": lambda: Forward(right),
+        "gce": GCE,
+        "elr": ELR,
+        "sop": SOP,
+        "dividemix": DivideMix,
+        "glc": GLC,
+    }
+    return known[name if name in known else name.split(" ")[0]]()
+
+
+def _jobs(seeds: Sequence[int], noises: Sequence[float], methods: Sequence[str]) -> list[Job]:
+    return [
+        Job(seed, f"{100 * noise:.0f}-{part}", method)
+        for seed in seeds
+        for noise in noises
+        for part in ("all", "half")
+        for method in methods
+        if part == "all" or method not in WHOLE_ONLY
+    ]
+
+
+def _run(
+    dataset: str,
+    profile: str,
+    jobs: Sequence[Job],
+    *,
+    device: str,
+    data_dir: str | None,
+    output: Path,
+    progress: Progress,
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    setting = find_setting(dataset, profile)
+
+    def piece(job: Job, path: Path, tick: Tick) -> dict[str, Any]:
+        percent, _, part = job.group.partition("-")
+        here = replace(setting, noise=int(percent) / 100)
+        drawn = draw(here, job.seed, data_dir, half=part == "half")
+        if job.method == "full-clean":
+            drawn = replace(drawn, given=drawn.true)
+        method = method_of(job.method, here, drawn.classes)
+        trusted = TRUSTED.get(job.method, 0.0)
+        return run_piece(here, drawn, job.seed, method, path, trusted=trusted, device=device, tick=tick)
+
+    folder = output / "pieces" / f"table3-{dataset}-{profile}"
+    return run_all(jobs, piece, folder=folder, steps=setting.epochs, settings=setting.settings, progress=progress)
+
+
+def run_table3(
+    dataset: str,
+    *,
+    profile: str = "compact",
+    seeds: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data_dir: str | None = None,
+    output: Path = Path("experiments/results"),
+    methods: Sequence[str] = METHODS,
+    progress: Progress = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Every method on the same rows, network, epochs and seeds; finished pieces are not run again.
+
+    Writes ``table3-<dataset>-<profile>.json`` and ``.png`` into ``output``.
+    """
+    setting = find_setting(dataset, profile)
+    count = setting.seeds if seeds is None else seeds
+    jobs = _jobs(range(seed, seed + count), [setting.noise], methods)
+    found = _run(dataset, profile, jobs, device=device, data_dir=data_dir, output=output, progress=progress)
+    percent = f"{100 * setting.noise:.0f}"
+    rows = {
+        m: {p: merged(found[f"{percent}-{p}", m]) for p in ("all", "half") if (f"{percent}-{p}", m) in found}
+        for m in methods
+    }
+    published = PUBLISHED.get(dataset, {})
+    for name, row in rows.items():
+        for part, figure in zip(("all", "half"), published.get(name, ()), strict=False):
+            row[part]["published"] = figure
+            best = row[part].get("own", row[part]["alone"])["mean"]
+            row[part]["deviation"] = round(best - figure, 2)
+        for part in row:
+            row[part]["cost"] = (
+                round(row[part]["seconds"] / rows["plain"][part]["seconds"], 2) if "plain" in rows else None
+            )
+    command = f"labelwright bench table3 --dataset {dataset} --profile {profile} --seeds {count}"
+    result = {
+        "experiment": "table3", "dataset": dataset, "profile": profile, "seeds": count, "noise": setting.noise,
+        "copying": round(100 * (1 - setting.noise), 2), "shares": list(SHARES), "methods": rows,
+        "provenance": provenance(command),
+    }  # fmt: skip
+    written(result, output / f"table3-{dataset}-{profile}.json", table3_figure)
+    return result
+
+
+def run_fig7(
+    dataset: str,
+    *,
+    profile: str = "compact",
+    seeds: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data_dir: str | None = None,
+    output: Path = Path("experiments/results"),
+    progress: Progress = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """CopyNet and a plain network with Bayes fusion at 20, 30 and 40 %, with all and half of the data.
+
+    Writes ``fig7-<dataset>-<profile>.json`` and ``.png`` into ``output``.
+    """
+    count = find_setting(dataset, profile).seeds if seeds is None else seeds
+    jobs = _jobs(range(seed, seed + count), list(FIG7), FIG7_METHODS)
+    found = _run(dataset, profile, jobs, device=device, data_dir=data_dir, output=output, progress=progress)
+    rates = {f"{100 * rate:.0f}": pair for rate, pair in FIG7.items()}
+    rows: dict[str, Any] = {
+        percent: {f"{m} {p}": merged(found[f"{percent}-{p}", m]) for p in ("all", "half") for m in FIG7_METHODS
+                  if (f"{percent}-{p}", m) in found}
+        for percent in rates
+    }  # fmt: skip
+    if dataset == "cifar10":
+        for percent, pair in rates.items():
+            for part, figure in zip(("all", "half"), pair, strict=True):
+                rows[percent][f"copynet {part}"]["published"] = figure
+    command = f"labelwright bench fig7 --dataset {dataset} --profile {profile} --seeds {count}"
+    result = {"experiment": "fig7", "dataset": dataset, "profile": profile, "seeds": count, "noise": rows,
+              "provenance": provenance(command)}  # fmt: skip
+    written(result, output / f"fig7-{dataset}-{profile}.json", fig7_figure)
+    return result
+
+
+def merged(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several seeds' records as one: accuracies with intervals, means of the rest."""
+    first = runs[0]
+    out: dict[str, Any] = {
+        w: mean_and_interval([run[w] for run in runs]) for w in ("alone", "own", "fused") if w in first
+    }
+    out["chosen"] = {w: mean_and_interval([run["chosen"][w] for run in runs]) for w in first["chosen"]}
+    for name in ("seconds", "truth", "steady", "chosen_epoch", "noise_estimate", "rate"):
+        if name in first:
+            out[name] = round(float(np.mean([run[name] for run in runs])), 4)
+    out["curve"] = np.mean([run["curve"] for run in runs], axis=0).round(2).tolist()
+    out["shares"] = {w: np.mean([run["shares"][w] for run in runs], axis=0).round(2).tolist() for w in first["shares"]}
+    if "lids" in first:
+        out |= {"lids": first["lids"], "turned": [run["turned"] for run in runs]}
+    return out
+
+
+def table(result: Mapping[str, Any]) -> list[list[str]]:
+    """Head and rows for people: accuracies in percent, last epoch (and the chosen one)."""
+    rows = [
+        ["method", "data", "truth", "alone", "±", "chosen", "with label: own", "with label: Bayes", "× plain's time",
+         "steady at", "paper", "deviation"]
+    ]  # fmt: skip
+    rows.append(["copying the label", "", "", "", "", "", f"{result['copying']:.2f}"])
+    rows[-1] += [""] * (len(rows[0]) - len(rows[-1]))
+    for name, parts in result["methods"].items():
+        for part, row in parts.items():
+            rows.append(
+                [
+                    name,
+                    part,
+                    f"{row['truth']:,.0f}" if row["truth"] else "",
+                    f"{row['alone']['mean']:.2f}",
+                    "" if row["alone"]["ci95"] is None else f"{row['alone']['ci95']:.2f}",
+                    f"{row['chosen']['alone']['mean']:.2f}",
+                    f"{row['own']['mean']:.2f}" if "own" in row else "",
+                    f"{row['fused']['mean']:.2f}",
+                    "" if row.get("cost") is None else f"{row['cost']:.1f}",
+                    f"{row['steady']:.0f}",
+                    f"{row['published']:.2f}" if "published" in row else "",
+                    f"{row['deviation']:+.2f}" if "deviation" in row else "",
+                ]
+            )
+    return rows
+
+
+def fig7_table(result: Mapping[str, Any]) -> list[list[str]]:
+    """Head and rows for people."""
+    rows = [["wrong", "method", "alone", "with label: own", "with label: Bayes", "steady at", "paper"]]
+    for percent, methods in result["noise"].items():
+        for name, row in methods.items():
+            cells = [f"{row[w]['mean']:.2f}" if w in row else "" for w in ("alone", "own", "fused")]
+            published = f"{row['published']:.0f}" if "published" in row else ""
+            rows.append([f"{percent} %", name, *cells, f"{row['steady']:.0f}", published])
+    return rows

@@ -1,0 +1,255 @@
+"""Another noise pattern, and noise that fluctuates: what retraining CopyNet's Expert alone is worth (methods section 4).
+
+The Amateur stays as it learned under symmetric noise. The Expert alone is retrained with a tenth of the truth and a tenth of
+the epochs, beside a CopyNet trained from nothing on the new pattern, and Bayes' rule with a matrix counted on the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelwright.bench.imitation import Drawn, Setting, accuracy, classifier, draw, find_setting
+from labelwright.bench.imitation_figures import transfer_figure
+from labelwright.bench.pieces import Job, Progress, Tick, mean_and_interval, run_all, written
+from labelwright.bench.provenance import provenance
+from labelwright.copynet import cover_pattern
+from labelwright.learners.torch_classifier import TorchClassifier
+from labelwright.noise import asymmetric, pair_flip, sparse_pairs, symmetric
+from labelwright.noise.checks import Corruption
+from labelwright.noise.models import CIFAR10_PAIRS, MNIST_PAIRS
+from labelwright.noise.schedules import bursts
+from labelwright.posterior import NoiseModel
+from labelwright.types import Floats, Ints
+
+PATTERNS = ("pair", "asymmetric", "sparse")
+BUDGETS = (0.02, 0.1)
+"""Share of the new pattern's rows whose truth may be asked for; the aim is at most a tenth."""
+STREAM = (12, 500)
+"""Batches and rows of the stream whose noise fluctuates."""
+BASE, BURST = 0.2, 0.6
+EXPERTS = ("dense", "fusing")
+
+
+def corruption(pattern: str, setting: Setting, classes: int, rate: float | None = None) -> Corruption:
+    """A noise pattern by name, at the setting's rate when none is given."""
+    rate = setting.noise if rate is None else rate
+    pairs = {"mnist": MNIST_PAIRS, "cifar10": CIFAR10_PAIRS}.get(setting.dataset)
+    if pattern == "symmetric":
+        return symmetric(rate, classes=classes)
+    if pattern == "pair" or (pattern == "asymmetric" and pairs is None):
+        return pair_flip(rate, classes)
+    if pattern == "asymmetric":
+        return asymmetric(rate, pairs or {})
+
+    def apply(y: Ints, X: Floats | None, rng: np.random.Generator) -> Ints:
+        return sparse_pairs(rate, classes)(y, X, np.random.default_rng(11))  # the same pairs of classes at every call
+
+    return apply
+
+
+def run_transfer(
+    dataset: str,
+    *,
+    profile: str = "compact",
+    seeds: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data_dir: str | None = None,
+    output: Path = Path("experiments/results"),
+    progress: Progress = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Writes ``transfer-<dataset>-<profile>.json`` and ``.png`` into ``output``; finished pieces are not run again."""
+    setting = find_setting(dataset, profile)
+    count = setting.seeds if seeds is None else seeds
+    folder = output / "pieces" / f"transfer-{dataset}-{profile}"
+    jobs = [
+        Job(s, group, f"{method}-{expert}")
+        for s in range(seed, seed + count)
+        for expert in EXPERTS
+        for group, method in (*((p, m) for p in PATTERNS for m in ("adapted", "anew")), ("fluctuating", "stream"))
+    ]
+
+    def piece(job: Job, path: Path, tick: Tick) -> dict[str, Any]:
+        from labelwright.learners.tensors import write_whole
+
+        record = _piece(setting, job, folder, device, data_dir)
+        write_whole(path, json.dumps(record, indent=1).encode())
+        tick(path.stem)
+        return record
+
+    found = run_all(jobs, piece, folder=folder, steps=1, settings=setting.settings, progress=progress)
+    patterns = {
+        pattern: {
+            expert: _averaged([{**a, **b} for a, b in zip(found[pattern, f"adapted-{expert}"],
+                                                          found[pattern, f"anew-{expert}"], strict=True)])
+            for expert in EXPERTS
+        }
+        for pattern in PATTERNS
+    }  # fmt: skip
+    streams = {expert: _mean_stream(found["fluctuating", f"stream-{expert}"]) for expert in EXPERTS}
+    command = f"labelwright bench transfer --dataset {dataset} --profile {profile} --seeds {count}"
+    result = {
+        "experiment": "transfer", "dataset": dataset, "profile": profile, "seeds": count, "noise": setting.noise,
+        "patterns": patterns, "stream": streams, "provenance": provenance(command),
+    }  # fmt: skip
+    written(result, output / f"transfer-{dataset}-{profile}.json", transfer_figure)
+    return result
+
+
+def _piece(setting: Setting, job: Job, folder: Path, device: str, data_dir: str | None) -> dict[str, Any]:
+    method, _, expert = job.method.partition("-")
+    if method == "anew":
+        return _anew(setting, job, expert, device, data_dir)
+    model = _source(setting, job.seed, expert, folder, device, data_dir)
+    if method == "stream":
+        return _stream(setting, model, job.seed, data_dir)
+    return _adapted(setting, model, job, data_dir)
+
+
+def _source(
+    setting: Setting, seed: int, expert: str, folder: Path, device: str, data_dir: str | None
+) -> TorchClassifier:
+    """CopyNet as it learned under symmetric noise, with the truth of all rows; trained once for all pieces."""
+    path = folder / f"seed-{seed}" / f"source-{expert}.safetensors"
+    if not path.exists():
+        drawn = draw(setting, seed, data_dir)
+        _trained(setting, drawn, seed, expert, device, np.ones(len(drawn.true), bool)).save(path)
+    return TorchClassifier.load(path)
+
+
+def _trained(setting: Setting, drawn: Drawn, seed: int, expert: str, device: str, sure: Any) -> Any:
+    from labelwright.learners.imitating import Imitate
+
+    model = classifier(setting, drawn, seed, Imitate(expert), device)
+    true = np.full(len(drawn.true), None, object)
+    true[sure] = drawn.true[sure]
+    return model.fit(drawn.X, drawn.given, trusted=true)
+
+
+def _with_labels(model: Any, drawn: Drawn) -> float:
+    from labelwright.learners.imitating import expert_proba
+
+    return accuracy(expert_proba(model, model.predict_proba(drawn.X_test), drawn.test_given), drawn.y_test)
+
+
+def _anew(setting: Setting, job: Job, expert: str, device: str, data_dir: str | None) -> dict[str, float]:
+    """A CopyNet trained from nothing on the new pattern, with all its truth and with a tenth."""
+    noise = corruption(job.group, setting, _classes(setting, data_dir))
+    drawn = draw(setting, job.seed, data_dir, noise=noise)
+    rng = np.random.default_rng([job.seed, 9])
+    tenth = rng.permutation(len(drawn.true)) < len(drawn.true) // 10
+    return {
+        f"from nothing, truth of {100 * share:.0f} %": _with_labels(
+            _trained(setting, drawn, job.seed, expert, device, sure), drawn
+        )
+        for share, sure in ((1.0, np.ones(len(drawn.true), bool)), (0.1, tenth))
+    }
+
+
+def _adapted(setting: Setting, model: TorchClassifier, job: Job, data_dir: str | None) -> dict[str, float]:
+    """The old Expert as it is; retrained, all of it or the last layer, on chosen or drawn rows; Bayes' rule beside it."""
+    noise = corruption(job.group, setting, _classes(setting, data_dir))
+    drawn = draw(setting, job.seed, data_dir, noise=noise)
+    proba, test = model.predict_proba(drawn.X), model.predict_proba(drawn.X_test)
+    out = {
+        "Amateur alone": accuracy(test, drawn.y_test),
+        "copying the label": 100.0 * float((drawn.test_given == drawn.y_test).mean()),
+        "Expert as it was": _with_labels(model, drawn),
+    }
+    for share in BUDGETS:
+        count = round(share * len(drawn.true))
+        rng = np.random.default_rng([job.seed, 9])
+        rows = {
+            "chosen": cover_pattern(proba, drawn.given, count, rng),
+            "drawn": np.sort(rng.permutation(len(drawn.true))[:count]),
+        }
+        for how, some in rows.items():
+            for layers in ("last", "all"):
+                name = f"{layers} layer(s), {count:,} {how}"
+                out[name] = _with_labels(_retrained(model, proba, drawn, some, layers=layers), drawn)
+        some = rows["drawn"]
+        counted = NoiseModel.start(drawn.classes).updated(proba[some], drawn.given[some], drawn.true[some])
+        out[f"Bayes' rule, {count:,} drawn"] = accuracy(counted.posterior(test, drawn.test_given), drawn.y_test)
+    return out
+
+
+def _retrained(
+    model: TorchClassifier, proba: Floats, drawn: Drawn, rows: Ints, *, layers: str, epochs: int | None = None
+) -> TorchClassifier:
+    from labelwright.learners.imitating import retrained
+
+    other = TorchClassifier.from_bytes(model.to_bytes())
+    turns = max(1, round(model.epochs / 10)) if epochs is None else epochs
+    retrained(other, proba[rows], drawn.given[rows], drawn.true[rows], last=layers == "last", epochs=turns)
+    return other
+
+
+def _stream(setting: Setting, model: TorchClassifier, seed: int, data_dir: str | None) -> dict[str, list[float]]:
+    """Share of labels right in each batch, in percent, on the rows whose truth nobody told.
+
+    The rate is BASE with bursts of BURST; the pattern changes from symmetric to pairs half-way. A tenth of each batch is
+    looked at, chosen by coverage of the pattern.
+    """
+    from labelwright.learners.imitating import expert_proba, fresh_expert
+
+    batches, rows = STREAM
+    data = draw(setting, seed + 100, data_dir)  # other rows than the Amateur learned from, but for some by chance
+    rng = np.random.default_rng([seed, 10])
+    schedule = bursts(BASE, BURST, chance=1 / 4, rng=rng)
+    told: dict[str, list[float]] = {
+        name: [] for name in ("rate", "copying", "as it was", "adapted", "from nothing", "Bayes' rule")
+    }
+    adapted, noise = model, NoiseModel.start(data.classes)
+    for number in range(batches):
+        part = slice(number * rows, (number + 1) * rows)
+        pattern = "symmetric" if number < batches // 2 else "pair"
+        true = data.true[part]
+        given = corruption(pattern, setting, data.classes, schedule(number))(true, None, rng)
+        batch = Drawn(data.X[part], true, given, *(None,) * 5, data.shape, data.classes)  # type: ignore[arg-type]
+        proba = model.predict_proba(batch.X)
+        some = cover_pattern(proba, given, rows // 10, rng)
+        rest = np.setdiff1d(np.arange(rows), some)
+        known = np.full(rows, -1)
+        known[some] = true[some]
+        noise = NoiseModel.start(data.classes).updated(proba, given, known)
+        adapted = _retrained(adapted, proba, batch, some, layers="all")
+        nothing = _retrained(fresh_expert(model), proba, batch, some, layers="all", epochs=model.epochs)
+        judge = partial(expert_proba, proba=proba[rest], given=given[rest])
+        told["rate"].append(100.0 * float((given != true).mean()))
+        told["copying"].append(100.0 * float((given[rest] == true[rest]).mean()))
+        for name, one in (("as it was", model), ("adapted", adapted), ("from nothing", nothing)):
+            told[name].append(accuracy(judge(one), true[rest]))
+        told["Bayes' rule"].append(accuracy(noise.posterior(proba[rest], given[rest]), true[rest]))
+    return told
+
+
+def _classes(setting: Setting, data_dir: str | None) -> int:
+    from labelwright.bench.deep import pictures
+
+    return pictures(setting.dataset, data_dir).classes
+
+
+def _averaged(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    return {name: mean_and_interval([run[name] for run in runs]) for name in runs[0]}
+
+
+def _mean_stream(runs: Sequence[Mapping[str, list[float]]]) -> dict[str, list[float]]:
+    return {name: np.mean([run[name] for run in runs], axis=0).round(2).tolist() for name in runs[0]}
+
+
+def table(result: Mapping[str, Any]) -> list[list[str]]:
+    """Head and rows for people: accuracy with given labels on the new pattern, in percent."""
+    rows = [["over", "method", *(f"{expert} Expert" for expert in EXPERTS)]]
+    for pattern, experts in result["patterns"].items():
+        for name in experts[EXPERTS[0]]:
+            rows.append([f"symmetric to {pattern}", name, *(f"{experts[e][name]['mean']:.2f}" for e in EXPERTS)])
+    for name in result["stream"][EXPERTS[0]]:
+        means = [float(np.mean(result["stream"][expert][name])) for expert in EXPERTS]
+        rows.append(["fluctuating", name, *(f"{mean:.2f}" for mean in means)])
+    return rows

@@ -1,0 +1,203 @@
+"""CopyNet: a network that learns to label as the expert would, and a network that learns from it (paper, section V).
+
+Needs torch (the extra ``torch``).
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils.validation import check_is_fitted
+
+from labelwright.errors import DataError, SettingsError
+from labelwright.learners.torch_classifier import TorchClassifier, checked_trust, labels_like
+from labelwright.types import Bools, Floats, Ints
+
+
+class CopyNet(ClassifierMixin, BaseEstimator):
+    """Two networks in a row: the Amateur reads the row, the Expert reads the Amateur's probabilities and the given label.
+
+    The Expert learns the true label from the rows where somebody vouches for it, and its answer is what the Amateur learns
+    from on every row. A row that comes with a label is predicted by the Expert, one without by the Amateur alone.
+
+    amateur: a :class:`~labelwright.learners.torch_classifier.TorchClassifier` to be cloned: its network, epochs, rates,
+    augmentation and checkpoint; None is one with its defaults. expert: "dense" is the paper's, layers that begin with nothing
+    (hidden: units of all but the last); "fusing" is Bayes' rule with noise matrix and temperature learned, which needs fewer
+    trusted rows [D].
+    random_state: seed.
+
+    Fitted attributes: ``classes_``, ``amateur_`` (the fitted TorchClassifier, both networks inside), ``unvouched_`` (classes
+    without a trusted row: rows given such a label keep it as the Amateur's target, and are predicted by the Amateur).
+
+    Source: paper, section V; methods section 4.
+
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = np.repeat([[0.0, 1.0], [1.0, 0.0]], 200, axis=0), np.repeat([0, 1], 200)
+    >>> given = np.where(rng.random(400) < 0.3, 1 - y, y)
+    >>> true = np.where(rng.random(400) < 0.2, y, None)  # a fifth of the rows were looked at
+    >>> model = CopyNet(TorchClassifier(epochs=10), random_state=0).fit(X, given, true)
+    >>> model.predict(X[:1]), model.predict(X[:1], given=[1])
+    (array([0]), array([0]))
+    """
+
+    def __init__(
+        self,
+        amateur: TorchClassifier | None = None,
+        *,
+        expert: str = "fusing",
+        hidden: tuple[int, ...] = (512, 512, 512),
+        random_state: Any = None,
+    ):
+        self.amateur = amateur
+        self.expert = expert
+        self.hidden = hidden
+        self.random_state = random_state
+
+    # ------------------------------------------------------------ learning
+
+    def fit(self, X: Any, given: Any, true: Any) -> CopyNet:
+        """Train both networks.
+
+        X: as of TorchClassifier. given: (n,) labels, some of them wrong. true: (n,) what the expert says of a row, None or
+        NaN where nobody looked. Raises DataError when nobody looked at any row. A row that is there twice with different true
+        labels is not trusted, with a warning.
+        """
+        from labelwright.learners.imitating import Imitate
+
+        X, given = np.asarray(X), np.asarray(given)
+        sure, known = checked_trust(true, len(X))
+        sure = sure & ~_contradicted(X, sure, known)
+        if not sure.any():
+            raise DataError(
+                "no row has a true label; CopyNet imitates an expert, so give the expert's label of some rows "
+                "(true=, None where unknown), or use a method that needs no truth"
+            )
+        model = TorchClassifier() if self.amateur is None else self.amateur
+        seed = model.random_state if self.random_state is None else self.random_state
+        self.amateur_ = clone(model).set_params(method=Imitate(self.expert, tuple(self.hidden)), random_state=seed)
+        self.amateur_.fit(X, given, trusted=np.where(sure, known, None))
+        self.classes_ = self.amateur_.classes_
+        self._learned(np.unique(labels_like(known[sure], given)))
+        return self
+
+    def _learned(self, vouched: Any) -> None:
+        self.n_features_in_ = self.amateur_.n_features_in_
+        self.unvouched_ = np.setdiff1d(self.classes_, vouched)
+        if len(self.unvouched_):
+            warnings.warn(
+                f"no trusted row has the true label {self.unvouched_[:5].tolist()}: the Expert cannot learn it, and rows given "
+                "such a label are taken at their word",
+                stacklevel=3,
+            )
+
+    def adapt(self, X: Any, given: Any, true: Any, *, layers: str = "all", epochs: int | None = None) -> CopyNet:
+        """Learn another noise pattern: retrain the Expert alone on the rows with a true label; the Amateur stays as it is.
+
+        layers: of the Expert, "all" or "last" (of "fusing": the noise matrix alone). epochs: a tenth of the Amateur's when None.
+        Source: methods section 4, "Transfer".
+        """
+        from labelwright.learners.imitating import retrained
+
+        check_is_fitted(self, "amateur_")
+        if layers not in ("all", "last"):
+            raise SettingsError(f"layers={layers!r} is unknown; expected all or last")
+        X, given = np.asarray(X), np.asarray(given)
+        sure, known = checked_trust(true, len(X))
+        if not sure.any():
+            raise DataError("no row has a true label; give the expert's label of some rows (true=, None where unknown)")
+        codes = self.amateur_._codes(given[sure])
+        true_codes = self.amateur_._codes(labels_like(known[sure], given))
+        proba = self.amateur_.predict_proba(X[sure])
+        turns = max(1, round(self.amateur_.epochs / 10)) if epochs is None else epochs
+        retrained(self.amateur_, proba, codes, true_codes, last=layers == "last", epochs=turns)
+        return self
+
+    # ------------------------------------------------------------ judging
+
+    def predict_proba(self, X: Any, given: Any = None) -> Floats:
+        """(n, K) probabilities. given: (n,) labels to heed, None or NaN where a row has none; None: no row has one.
+
+        Raises DataError for a given label that was never seen in training.
+        """
+        from labelwright.learners.imitating import expert_proba
+
+        check_is_fitted(self, "amateur_")
+        proba = self.amateur_.predict_proba(X)
+        has, labels = checked_trust(given, len(proba))
+        heeded = labels_like(labels[has], self.classes_)
+        unknown = np.setdiff1d(heeded, self.classes_)
+        if len(unknown):
+            raise DataError(
+                f"given holds the labels {unknown[:5].tolist()}, which training never saw; expected some of "
+                f"{self.classes_[:10].tolist()}, None where a row has no label"
+            )
+        taught = ~np.isin(heeded, self.unvouched_)
+        has[has] = taught
+        if has.any():
+            codes = self.amateur_._codes(heeded[taught])
+            proba[has] = expert_proba(self.amateur_, proba[has], codes)
+        return proba
+
+    def predict(self, X: Any, given: Any = None) -> Any:
+        """(n,) likeliest class; see :meth:`predict_proba`."""
+        return self.classes_[self.predict_proba(X, given).argmax(axis=1)]
+
+    # ------------------------------------------------------------ saving
+
+    def save(self, path: str | Path) -> None:
+        """Both networks as one safetensors file, whole or not at all."""
+        check_is_fitted(self, "amateur_")
+        self.amateur_.save(path)
+
+    @staticmethod
+    def load(path: str | Path) -> CopyNet:
+        """What :meth:`save` wrote. Raises SourceError or SettingsError, as TorchClassifier.load does."""
+        from labelwright.learners.imitating import Imitate
+
+        found = TorchClassifier.load(path)
+        if not isinstance(found.method, Imitate):
+            raise SettingsError(f"{path} holds a network, but no CopyNet; load it with TorchClassifier.load")
+        model = CopyNet(clone(found).set_params(method=None), expert=found.method.expert, hidden=found.method.hidden)
+        model.amateur_, model.classes_, model.n_features_in_ = found, found.classes_, found.n_features_in_
+        model.unvouched_ = found.classes_[:0]
+        return model
+
+
+def _contradicted(X: Any, sure: Bools, known: Any) -> Bools:
+    """(n,) rows that are there more than once with different true labels; a warning says how many."""
+    first: dict[bytes, Any] = {}
+    apart: set[bytes] = set()
+    keys = [np.ascontiguousarray(X[at]).tobytes() if sure[at] else b"" for at in range(len(X))]
+    for at in np.flatnonzero(sure):
+        if first.setdefault(keys[at], known[at]) != known[at]:
+            apart.add(keys[at])
+    out = np.array([bool(key) and key in apart for key in keys], bool)
+    if out.any():
+        warnings.warn(
+            f"{int(out.sum())} trusted rows are alike but differ in their true label; they are not trusted",
+            stacklevel=3,
+        )
+    return out
+
+
+def cover_pattern(proba: Floats, given: Ints, count: int, rng: np.random.Generator) -> Ints:
+    """``count`` rows that represent a noise pattern: every pair (predicted, given) in turn, the rarest first.
+
+    proba: (n, K). given: (n,) classes. Returns their positions, sorted. Drawn rows would nearly all be of the few common pairs.
+
+    >>> proba, given = np.eye(2)[[0, 0, 0, 0, 1]], np.array([0, 0, 0, 1, 1])
+    >>> cover_pattern(proba, given, 3, np.random.default_rng(0)).tolist()[1:]
+    [3, 4]
+    """
+    pair = proba.argmax(axis=1) * proba.shape[1] + given
+    shuffled = rng.permutation(len(given))
+    turn = np.empty(len(given), np.int64)
+    for one in np.unique(pair):
+        here = shuffled[pair[shuffled] == one]
+        turn[here] = np.arange(len(here))
+    common = np.bincount(pair)[pair]
+    return np.sort(np.lexsort((shuffled.argsort(), common, turn))[:count])
