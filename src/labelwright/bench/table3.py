@@ -36,8 +36,8 @@ FIG7 = {0.2: (89.0, 86.0), 0.3: (86.0, 82.0), 0.4: (83.0, 77.0)}
 FIG7_METHODS = ("copynet", "copynet-fusing", "plain")
 PAPER = ("d2l", "co-teaching", "bootstrap-soft", "bootstrap-hard", "forward")
 TRUSTED = {
-    "copynet": 1.0, "copynet 10 %": 0.1, "copynet-fusing": 1.0, "copynet-fusing 50 %": 0.5, "copynet-fusing 10 %": 0.1, "copynet-fusing 2 %": 0.02,
-    "glc 10 %": 0.1, "full-clean": 1.0,
+    "copynet": 1.0, "copynet 10 %": 0.1, "copynet-fusing": 1.0, "copynet-fusing 50 %": 0.5,
+    "copynet-fusing 10 %": 0.1, "copynet-fusing 2 %": 0.02, "glc 10 %": 0.1, "full-clean": 1.0,
 }  # fmt: skip
 """Share of the rows whose truth a method is told; 0 for all others."""
 METHODS = (

@@ -24,6 +24,8 @@ STAY = 0.8
 """The prior of :class:`Fusing`: a label is right so often (as the posterior's), before anything is learned."""
 
 
+RETRAINED = 20.0
+"""Times the learning rate at which :class:`Fusing` is retrained by itself: its loss is convex, and steps are few."""
 FLOOR = 1e-3
 """Least probability that :class:`Fusing` reads: below it, how sure the Amateur is of being unsure says nothing."""
 
