@@ -142,7 +142,8 @@ def retrained(model: TorchClassifier, proba: Floats, given: Ints, true: Ints, *,
     frozen = [w for w in network.expert.parameters() if id(w) not in changing] if last else []
     for weight in frozen:
         weight.requires_grad_(False)
-    recipe = Recipe(epochs, model.batch_size, model.learning_rate, model.momentum, model.nesterov, model.weight_decay)
+    rate = model.learning_rate * (RETRAINED if isinstance(network.expert, Fusing) else 1.0)
+    recipe = Recipe(epochs, model.batch_size, rate, model.momentum, model.nesterov, model.weight_decay)
     seed = int(np.random.default_rng([model._seed, 1 + model._stage]).integers(2**62))
     trainer = Trainer(network.expert, device=home, precision=torch.float32)
     trainer.run(inputs, torch.as_tensor(true, device=home), recipe, seed=seed)
