@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("audit", "loop", "posterior", "learners", "extending"))]
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("audit", "loop", "posterior", "learners", "robust", "extending")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -11,7 +11,7 @@ from sklearn.naive_bayes import GaussianNB
 
 from labelwright.errors import SettingsError
 from labelwright.experts import NoExpert, Oracle
-from labelwright.imitation import NoImitator, PosteriorImitator
+from labelwright.imitation import CopyImitator, NoImitator, PosteriorImitator
 from labelwright.learners import Learners, Refit
 from labelwright.loop import Forgetful, System, answers_about, training_rows
 from labelwright.posterior import NoiseModel
@@ -254,9 +254,12 @@ def test_every_recipe_is_a_configuration() -> None:
     assert (memory.y == TRUTH.of(memory.keys)).all()
 
 
-def test_a_restored_system_goes_on_identically() -> None:
+@pytest.mark.parametrize("imitator", [NoImitator, lambda: CopyImitator(0.8)])
+def test_a_restored_system_goes_on_identically(imitator) -> None:
     def make(diary: Diary) -> System:
-        system = rad_duo(learner(), learner(), buffer=9, budget=FixedBudget(2, total=3), expert=Oracle(TRUTH))
+        system = rad_duo(
+            learner(), learner(), buffer=9, budget=FixedBudget(2, total=3), expert=Oracle(TRUTH), imitator=imitator()
+        )
         system.ledger = diary
         return system
 
@@ -274,3 +277,8 @@ def test_a_restored_system_goes_on_identically() -> None:
     probe = np.linspace(-1, 12, 50)[:, None]
     np.testing.assert_array_equal(again.learners.classifier.proba(probe), whole.learners.classifier.proba(probe))
     assert (split.verdict == Verdict.ASKED).sum() == 1
+    for name, value in whole.imitator.state().items():
+        np.testing.assert_array_equal(again.imitator.state()[name], value)
+        assert len(value) == 3  # answers
+    older = {name: part for name, part in diary.committed[1][3].items() if name != "imitator"}
+    make(Diary([])).restore(older, lambda keys: (keys, np.array([X[int(k)] for k in keys])))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
 from labelwright.errors import SettingsError
-from labelwright.types import Answers, Corrections, Rows, Split
+from labelwright.posterior import NoiseModel, normalised
+from labelwright.types import NO_LABEL, Answers, Corrections, Floats, Ints, Rows, Split
 
 
 class Imitator(Protocol):
@@ -16,8 +18,31 @@ class Imitator(Protocol):
     def correct(self, split: Split, answers: Answers) -> Corrections:
         """New labels for suspicious rows, where sure. Pure."""
 
+    def update(self, split: Split, answers: Answers) -> None:
+        """Learn from the answers."""
 
-class NoImitator:
+    def state(self) -> dict[str, Any]:
+        """What :meth:`restore` needs."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """As it was when :meth:`state` was called; as new for an empty state."""
+
+
+class _Unlearning:
+    """An imitator that learns nothing from answers: the noise matrix, which does, is the selector's."""
+
+    def update(self, split: Split, answers: Answers) -> None:
+        """Nothing."""
+
+    def state(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+
+class NoImitator(_Unlearning):
     """Corrects nothing."""
 
     def correct(self, split: Split, answers: Answers) -> Corrections:
@@ -25,7 +50,7 @@ class NoImitator:
         return Corrections.none(split.rows.X.shape[1])
 
 
-class PosteriorImitator:
+class PosteriorImitator(_Unlearning):
     """Corrects a suspicious row when the posterior is sure of another label (methods section 5).
 
     threshold: the least probability of the new label, above 0.5. Rows the expert is asked about are left alone.
@@ -43,7 +68,7 @@ class PosteriorImitator:
 
     def correct(self, split: Split, answers: Answers) -> Corrections:
         """See :class:`Imitator`."""
-        believed = split.posterior
+        believed = self.believed(split)
         label = believed.argmax(axis=1)
         sure = believed[np.arange(len(split)), label] >= self.threshold
         at = np.flatnonzero(
@@ -51,6 +76,10 @@ class PosteriorImitator:
         )
         rows = Rows(split.rows.X[at], label[at], split.rows.keys[at])
         return Corrections(rows, believed[at, label[at]], "posterior")
+
+    def believed(self, split: Split) -> Floats:
+        """(n, K) probability of each class to be the true one."""
+        return split.posterior
 
 
 class SoftImitator(PosteriorImitator):
@@ -75,6 +104,105 @@ class SoftImitator(PosteriorImitator):
         settled = np.concatenate([fixed.rows.keys, answers.rows.keys])
         teaching = split.suspicious | (split.kept & ~split.clean)
         at = np.flatnonzero(teaching & ~np.isin(split.rows.keys, settled))
-        share = split.posterior[at].astype(np.float32)
+        share = self.believed(split)[at].astype(np.float32)
         hints = Rows(split.rows.X[at], share.argmax(axis=1), split.rows.keys[at], share)
         return Corrections(fixed.rows, fixed.probability, fixed.by, hints)
+
+
+class CopyImitator(SoftImitator):
+    """CopyNet's Expert in the loop: it learns from the answers how the true label follows from the models' probabilities and
+    the given label (methods section 4), and corrects and teaches as :class:`SoftImitator` does with what it learned.
+
+    The Expert is the "fusing" one of :class:`~labelwright.copynet.CopyNet`: heat * log p + table[:, given], fitted by maximum
+    likelihood of the answers, pulled towards the posterior's temperature and noise matrix. Without answers it is the
+    posterior. threshold, soft: correct above it; let the other rows teach softly, for learners that take soft labels.
+    memory: the most answered rows it remembers. pull: weight of the posterior's numbers, as of so many answers.
+
+    >>> CopyImitator(0.9).state()["true"].tolist()
+    []
+    """
+
+    def __init__(self, threshold: float = 0.95, *, soft: bool = True, memory: int = 5000, pull: float = 1.0):
+        super().__init__(threshold)
+        if pull <= 0:
+            raise SettingsError(f"pull={pull} is out of range; expected above 0")
+        self.soft, self.memory, self.pull = soft, memory, pull
+        self._proba: Floats | None = None
+        self._given: Ints = np.empty(0, np.int64)
+        self._true: Ints = np.empty(0, np.int64)
+
+    def correct(self, split: Split, answers: Answers) -> Corrections:
+        """See :class:`Imitator`."""
+        return super().correct(split, answers) if self.soft else PosteriorImitator.correct(self, split, answers)
+
+    def believed(self, split: Split) -> Floats:
+        """(n, K) by the Expert; one-hot where the owner vouches."""
+        if not len(self._true):
+            return split.posterior
+        heat, table = self._fitted(split.noise)
+        out = fused(split.proba, split.given, heat, table)
+        out[split.clean] = split.posterior[split.clean]
+        return out
+
+    def update(self, split: Split, answers: Answers) -> None:
+        """Remember the answered rows of this batch, and what the models thought of them."""
+        said = answers.label != NO_LABEL
+        keys, true = answers.rows.keys[said], answers.label[said]
+        order = np.argsort(split.rows.keys, kind="stable")
+        at = order[np.searchsorted(split.rows.keys[order], keys).clip(max=len(order) - 1)] if len(order) else order
+        here = split.rows.keys[at] == keys if len(at) else np.zeros(len(keys), bool)
+        new = split.proba[at[here]] if len(at) else np.empty((0, split.proba.shape[1]))
+        old = np.empty((0, split.proba.shape[1])) if self._proba is None else self._proba
+        self._proba = np.concatenate([old, new])[-self.memory :]
+        self._given = np.concatenate([self._given, split.given[at[here]]])[-self.memory :]
+        self._true = np.concatenate([self._true, true[here]])[-self.memory :]
+
+    def _fitted(self, noise: NoiseModel) -> tuple[float, Floats]:
+        """(heat, table (K, K) of true by given)."""
+        from scipy.optimize import minimize
+
+        assert self._proba is not None
+        k, logp = noise.classes, np.log(np.clip(self._proba, _LEAST, None))
+        centre = np.concatenate([[np.log(noise.temperature)], np.log(np.clip(noise.transition, _LEAST, None)).ravel()])
+        true = np.eye(k)[self._true]
+
+        def loss(at: Floats) -> tuple[float, Floats]:
+            heat, table = np.exp(at[0]), at[1:].reshape(k, k)
+            believed = fused(self._proba, self._given, heat, table)
+            off = believed - true
+            slope = np.zeros((k, k))
+            np.add.at(slope.T, self._given, off)
+            away = at - centre
+            value = -np.log(np.clip(believed[true > 0], _LEAST, None)).sum() + 0.5 * self.pull * (away @ away)
+            return float(value), np.concatenate([[heat * (off * logp).sum()], slope.ravel()]) + self.pull * away
+
+        found = minimize(loss, centre, jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
+        return float(np.exp(found[0])), found[1:].reshape(k, k)
+
+    def state(self) -> dict[str, Any]:
+        """The answered rows' probabilities, given and true classes."""
+        return {
+            "proba": np.empty((0, 0)) if self._proba is None else self._proba,
+            "given": self._given,
+            "true": self._true,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See :class:`Imitator`."""
+        if state:
+            proba = np.asarray(state["proba"], float)
+            self._proba = proba if proba.size else None
+            self._given, self._true = (np.asarray(state[name], np.int64) for name in ("given", "true"))
+
+
+_LEAST = 1e-6
+
+
+def fused(proba: Floats, given: Ints, heat: float, table: Floats) -> Floats:
+    """(n, K) softmax of ``heat * log(proba) + table[:, given]``.
+
+    >>> fused(np.array([[0.5, 0.5]]), np.array([1]), 1.0, np.log([[0.8, 0.2], [0.2, 0.8]])).round(2).tolist()
+    [[0.2, 0.8]]
+    """
+    scores = heat * np.log(np.clip(proba, _LEAST, None)) + table.T[given]
+    return normalised(np.exp(scores - scores.max(axis=1, keepdims=True)))

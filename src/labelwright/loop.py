@@ -68,7 +68,8 @@ def step(
     learners.partial_fit(training_rows(split, answers, fixed))
     budget.update(queries, split)
     selector.update(split, answers, fixed)
-    parts: Parts = {"learners": learners, "selector": selector, "budget": budget}
+    imitator.update(split, answers)
+    parts: Parts = {"learners": learners, "selector": selector, "budget": budget, "imitator": imitator}
     ledger.commit(batch, split, answers, fixed, parts)  # labels, models and position in one transaction
     return split
 
@@ -198,9 +199,18 @@ class System:
         if len(answers):
             self.learners.partial_fit(answers.usable)
             self.selector.hear(answers)
-            parts: Parts = {"learners": self.learners, "selector": self.selector, "budget": self.budget}
-            self.ledger.settle(answers, parts)
+            self.ledger.settle(answers, self.parts)
         return answers
+
+    @property
+    def parts(self) -> Parts:
+        """What a ledger keeps the states of."""
+        return {
+            "learners": self.learners,
+            "selector": self.selector,
+            "budget": self.budget,
+            "imitator": self.imitator,
+        }
 
     def predict(self, X: Floats) -> Ints:
         """(n,) class by the classifier."""
@@ -211,3 +221,4 @@ class System:
         self.learners.restore(state["learners"], fetch)
         self.selector.restore(state["selector"], fetch)
         self.budget.restore(state["budget"])
+        self.imitator.restore(state.get("imitator", {}))  # older ledgers know of none

@@ -263,7 +263,7 @@ def run_stream(
         )
         record.curve.append(_accuracy(looked_at_once(learners.classifier, stream.X_test[shown]), stream.y_test[shown]))
         record.asked = int(system.budget.spent)
-        parts = {"learners": learners.state(), "selector": system.selector.state(), "budget": system.budget.state()}
+        parts = {name: part.state() for name, part in system.parts.items()}
         _write(part, pack({"parts": parts, "next": batch.number + 1, "record": vars(record)}))
         tick(path.stem)
     out = {**record.told(), **final_accuracies(learners, stream)}

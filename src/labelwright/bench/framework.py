@@ -1,7 +1,8 @@
 """The whole framework on one stream (methods section 8): each strategy added to the one before, and what it gains.
 
-No-Sel, then the filter (RAD Duo), the filter and an expert (fixed and dynamic budget, margin and CENT), all of them and
-the imitator (until CopyNet exists: the posterior of section 5), and Full-Clean; under constant, bursty and changing noise.
+No-Sel, then the filter (RAD Duo), the filter and an expert (fixed and dynamic budget, margin and CENT), all of them and an
+imitator (the posterior of section 5, or CopyNet's Expert, which learns from the answers), and Full-Clean; under constant,
+bursty and changing noise.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from labelwright.bench.profiles import Profile, find_profile
 from labelwright.bench.provenance import provenance
 from labelwright.bench.table2 import SURE
 from labelwright.experts import NoExpert, Oracle
-from labelwright.imitation import NoImitator, PosteriorImitator, SoftImitator
+from labelwright.imitation import CopyImitator, Imitator, NoImitator, PosteriorImitator, SoftImitator
 from labelwright.learners import Learners, Refit
 from labelwright.loop import System
 from labelwright.noise.schedules import Schedule, bursts, constant, linear
@@ -38,6 +39,7 @@ STRATEGIES = (
     "filter+expert dynamic margin",
     "filter+expert dynamic cent",
     "filter+expert+imitator",
+    "filter+expert+copynet",
     "full-clean",
 )
 ASKED_SHARE = 0.05
@@ -66,14 +68,18 @@ def system(strategy: str, learners: Learners, stream: Any, *, batches: int, per_
     total = per_batch * batches
     budget: FixedBudget = FixedBudget(0)
     if "expert" in strategy:
-        dynamic = "dynamic" in strategy or "imitator" in strategy
+        dynamic = "fixed" not in strategy
         budget = (
             DynamicBudget(total, batches=batches, measure=measure)
             if dynamic
             else FixedBudget(per_batch, total=total, measure=measure)
         )
-    imitating = "imitator" in strategy
-    imitator = (SoftImitator(SURE) if soft else PosteriorImitator(SURE)) if imitating else NoImitator()
+    imitator: Imitator = NoImitator()
+    if strategy.endswith("+copynet"):
+        imitator = CopyImitator(SURE, soft=soft)
+    elif strategy.endswith("+imitator"):
+        imitator = SoftImitator(SURE) if soft else PosteriorImitator(SURE)
+    imitating = not isinstance(imitator, NoImitator)
     selector = RadDuo(learners, both=imitating)
     return System(selector, learners, budget, Oracle(stream.truth) if "expert" in strategy else NoExpert(), imitator)
 
@@ -189,7 +195,11 @@ def _rows(noise: str, seed: int, data_dir: str | None) -> DeepStream:
     return DeepStream(X[:need], y[:need], given[:need], sizes, X[need:], y[need:], (1, 1, X.shape[1]), classes)
 
 
-BEFORE = {"filter": "no-sel", "filter+expert+imitator": "filter+expert dynamic margin"}
+BEFORE = {
+    "filter": "no-sel",
+    "filter+expert+imitator": "filter+expert dynamic margin",
+    "filter+expert+copynet": "filter+expert+imitator",
+}
 
 
 def gains(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

@@ -83,12 +83,14 @@ def method_of(name: str, setting: Setting, classes: int) -> Any:
     return known[name if name in known else name.split(" ")[0]]()
 
 
-def _jobs(seeds: Sequence[int], noises: Sequence[float], methods: Sequence[str]) -> list[Job]:
+def _jobs(
+    seeds: Sequence[int], noises: Sequence[float], methods: Sequence[str], parts: Sequence[str] = ("all", "half")
+) -> list[Job]:
     return [
         Job(seed, f"{100 * noise:.0f}-{part}", method)
         for seed in seeds
         for noise in noises
-        for part in ("all", "half")
+        for part in parts
         for method in methods
         if part == "all" or method not in WHOLE_ONLY
     ]
@@ -130,15 +132,17 @@ def run_table3(
     data_dir: str | None = None,
     output: Path = Path("experiments/results"),
     methods: Sequence[str] = METHODS,
+    half: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Every method on the same rows, network, epochs and seeds; finished pieces are not run again.
 
-    Writes ``table3-<dataset>-<profile>.json`` and ``.png`` into ``output``.
+    half: with half of the data, too. Writes ``table3-<dataset>-<profile>.json`` and ``.png`` into ``output``.
     """
     setting = find_setting(dataset, profile)
     count = setting.seeds if seeds is None else seeds
-    jobs = _jobs(range(seed, seed + count), [setting.noise], methods)
+    parts = ("all", "half") if half else ("all",)
+    jobs = _jobs(range(seed, seed + count), [setting.noise], methods, parts)
     found = _run(dataset, profile, jobs, device=device, data_dir=data_dir, output=output, progress=progress)
     percent = f"{100 * setting.noise:.0f}"
     rows = {
@@ -147,7 +151,7 @@ def run_table3(
     }
     published = PUBLISHED.get(dataset, {})
     for name, row in rows.items():
-        for part, figure in zip(("all", "half"), published.get(name, ()), strict=False):
+        for part, figure in zip(parts, published.get(name, ()), strict=False):
             row[part]["published"] = figure
             best = row[part].get("own", row[part]["alone"])["mean"]
             row[part]["deviation"] = round(best - figure, 2)
@@ -155,7 +159,9 @@ def run_table3(
             row[part]["cost"] = (
                 round(row[part]["seconds"] / rows["plain"][part]["seconds"], 2) if "plain" in rows else None
             )
-    command = f"labelwright bench table3 --dataset {dataset} --profile {profile} --seeds {count}"
+    command = f"labelwright bench table3 --dataset {dataset} --profile {profile} --seeds {count}" + (
+        "" if half else " --no-half"
+    )
     result = {
         "experiment": "table3", "dataset": dataset, "profile": profile, "seeds": count, "noise": setting.noise,
         "copying": round(100 * (1 - setting.noise), 2), "shares": list(SHARES), "methods": rows,

@@ -320,6 +320,7 @@ def table3(
     dataset: Compared = "mnist",
     profile: Profile = "compact",
     seeds: Seeds = None,
+    half: Annotated[bool, typer.Option(help="with half of the data, too")] = True,
     device: Device = "auto",
     output: Pieces = RESULTS,
     data_dir: DataDir = None,
@@ -331,7 +332,7 @@ def table3(
     from labelwright.bench import table3 as room
 
     _deep("table3", room.run_table3, room.table, json, dataset=dataset, profile=profile, seeds=seeds,
-          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
+          half=half, device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
 
 
 @bench.command(epilog="Example: labelwright bench fig7 --dataset cifar10 --seeds 1")
