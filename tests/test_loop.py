@@ -254,7 +254,7 @@ def test_every_recipe_is_a_configuration() -> None:
     assert (memory.y == TRUTH.of(memory.keys)).all()
 
 
-@pytest.mark.parametrize("imitator", [NoImitator, lambda: CopyImitator(0.8)])
+@pytest.mark.parametrize("imitator", [NoImitator, lambda: CopyImitator(0.8, soft=False)])
 def test_a_restored_system_goes_on_identically(imitator) -> None:
     def make(diary: Diary) -> System:
         system = rad_duo(

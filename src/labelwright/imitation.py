@@ -162,13 +162,14 @@ class CopyImitator(SoftImitator):
         from scipy.optimize import minimize
 
         assert self._proba is not None
-        k, logp = noise.classes, np.log(np.clip(self._proba, _LEAST, None))
+        proba, k = self._proba, noise.classes
+        logp = np.log(np.clip(proba, _LEAST, None))
         centre = np.concatenate([[np.log(noise.temperature)], np.log(np.clip(noise.transition, _LEAST, None)).ravel()])
         true = np.eye(k)[self._true]
 
         def loss(at: Floats) -> tuple[float, Floats]:
             heat, table = np.exp(at[0]), at[1:].reshape(k, k)
-            believed = fused(self._proba, self._given, heat, table)
+            believed = fused(proba, self._given, heat, table)
             off = believed - true
             slope = np.zeros((k, k))
             np.add.at(slope.T, self._given, off)
