@@ -274,7 +274,9 @@ def test_a_restored_system_goes_on_identically(imitator) -> None:
     split = again.step(batches[2])
     assert again.budget.spent == whole.budget.spent == 3
     assert again.selector.state()["waited"] == whole.selector.state()["waited"]
-    assert bool(whole.selector.state()["waited"]) == isinstance(whole.imitator, NoImitator)  # the other corrects them all
+    assert bool(whole.selector.state()["waited"]) == isinstance(
+        whole.imitator, NoImitator
+    )  # the other corrects them all
     probe = np.linspace(-1, 12, 50)[:, None]
     np.testing.assert_array_equal(again.learners.classifier.proba(probe), whole.learners.classifier.proba(probe))
     assert (split.verdict == Verdict.ASKED).sum() == 1

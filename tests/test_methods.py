@@ -16,6 +16,7 @@ from labelwright.baselines import d2l, dividemix  # noqa: E402
 from labelwright.baselines.bootstrap import Bootstrap  # noqa: E402
 from labelwright.baselines.coteaching import CoTeaching  # noqa: E402
 from labelwright.baselines.d2l import D2L  # noqa: E402
+from labelwright.baselines.disc import DISC, holed  # noqa: E402
 from labelwright.baselines.dividemix import DivideMix  # noqa: E402
 from labelwright.baselines.elr import ELR  # noqa: E402
 from labelwright.baselines.forward import Forward, anchored  # noqa: E402
@@ -37,7 +38,7 @@ W1 = np.array([[-0.2, 0.5], [0.7, -0.1], [0.0, 0.3]])
 RATE = 0.1
 EYE = np.eye(3)
 METHODS = [Bootstrap("soft"), Bootstrap("hard"), GCE(), ELR(), SOP(), Forward(), GLC(), CoTeaching(gradual=2), D2L(0),
-           DivideMix(1), Imitate("dense", (8,)), Imitate("fusing", (8,))]  # fmt: skip
+           DivideMix(1), DISC(1), Imitate("dense", (8,)), Imitate("fusing", (8,))]  # fmt: skip
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -294,6 +295,43 @@ def test_dividemix_believes_small_losses():
     assert (clean[:700] > 0.9).mean() > 0.98 and (clean[700:] < 0.1).all()
 
 
+def test_discs_warm_up_step_and_thresholds():
+    p = softmax(X @ W0.T)
+    objective = check(DISC(1), p - EYE[GIVEN])  # vectors have no holes: both looks are the same
+    wanted = 0.99 ** (200 / 30) / 3 + (1 - 0.99 ** (200 / 30)) * p.max(axis=1)
+    np.testing.assert_allclose(objective.state["thresholds"].numpy(), [wanted, wanted], atol=1e-6)
+
+
+def test_discs_sets_and_loss():
+    objective = DISC(1, margin=0.2).begin(task())
+    weak, strong = softmax(3 * X @ W0.T), softmax(2 * X @ W1.T)
+    own = [p[np.arange(6), GIVEN] for p in (weak, strong)]
+    limits = np.array([[0.3, 0.3, 0.1, 0.35, 0.2, 0.6], [0.2, 0.5, 0.3, 0.1, 0.55, 0.5]])
+    shares = [torch.tensor(p, dtype=torch.float32) for p in (weak, strong)]
+    found = objective.sets(shares, torch.tensor(limits, dtype=torch.float32), torch.tensor(GIVEN))
+    clean, hard, purified, label = (part.numpy() for part in found)
+    passed = [one > limit for one, limit in zip(own, limits, strict=True)]
+    mean = (weak + strong) / 2
+    np.testing.assert_array_equal(clean, passed[0] & passed[1])
+    np.testing.assert_array_equal(hard, passed[0] ^ passed[1])
+    np.testing.assert_array_equal(purified, ~(passed[0] | passed[1]) & (mean.max(axis=1) > limits.mean(axis=0) + 0.2))
+    assert clean.any() and hard.any() and purified.any() and not (clean | hard | purified).all()
+    np.testing.assert_array_equal(label, np.where(purified, mean.argmax(axis=1), GIVEN))
+    logits = [torch.tensor(np.log(p), dtype=torch.float32) for p in (weak, strong)]
+    loss = 0.0
+    for p in (weak, strong):
+        told = p[np.arange(6), label]
+        loss += 0.5 * (np.where(clean | purified, -np.log(told), hard * (1 - told**0.7) / 0.7)).mean()
+    assert float(objective.loss_of(logits, *found)) == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_hole_is_half_as_wide_as_the_picture():
+    torch.manual_seed(0)
+    empty = (holed(torch.ones(500, 3, 16, 12)) == 0).float()
+    assert empty.sum((2, 3)).max() == 8 * 6 and (empty[:, 0] == empty[:, 2]).all()
+    assert torch.equal(holed(torch.ones(4, 7)), torch.ones(4, 7))
+
+
 def expert_weights() -> np.ndarray:
     return np.random.default_rng(5).normal(size=(3, 6)) * 0.3
 
@@ -402,6 +440,8 @@ def test_a_file_that_names_a_method_of_elsewhere_makes_nothing(tmp_path):
         (lambda: CoTeaching(1.0), "share of wrong labels"),
         (lambda: D2L(-1), "number of epochs"),
         (lambda: DivideMix(threshold=1.0), "threshold"),
+        (lambda: DISC(decay=1.0), "decay"),
+        (lambda: DISC(q=0.0), "q in"),
         (lambda: Imitate("wise"), "dense or fusing"),
         (lambda: classifier("d2l").fit(*bars(12)), "is no method"),
         (lambda: classifier(GCE()).partial_fit(*bars(12), target=np.full((12, 3), 1 / 3)), "not from shares"),

@@ -42,7 +42,7 @@ TRUSTED = {
 """Share of the rows whose truth a method is told; 0 for all others."""
 METHODS = (
     "plain", "copynet", "copynet 10 %", "copynet-fusing", "copynet-fusing 50 %", "copynet-fusing 10 %", "copynet-fusing 2 %",
-    *PAPER, "forward, true T", "gce", "elr", "sop", "dividemix", "glc 10 %", "full-clean",
+    *PAPER, "forward, true T", "gce", "elr", "sop", "dividemix", "disc", "glc 10 %", "full-clean",
 )  # fmt: skip
 WHOLE_ONLY = ("copynet 10 %", "copynet-fusing 50 %", "copynet-fusing 10 %", "copynet-fusing 2 %")
 """Methods that sweep the trusted fraction: with all of the data only."""
@@ -53,6 +53,7 @@ def method_of(name: str, setting: Setting, classes: int) -> Any:
     from labelwright.baselines.bootstrap import Bootstrap
     from labelwright.baselines.coteaching import CoTeaching
     from labelwright.baselines.d2l import D2L
+    from labelwright.baselines.disc import DISC
     from labelwright.baselines.dividemix import DivideMix
     from labelwright.baselines.elr import ELR
     from labelwright.baselines.forward import Forward
@@ -78,6 +79,7 @@ def method_of(name: str, setting: Setting, classes: int) -> Any:
         "elr": ELR,
         "sop": SOP,
         "dividemix": DivideMix,
+        "disc": DISC,
         "glc": GLC,
     }
     return known[name if name in known else name.split(" ")[0]]()
