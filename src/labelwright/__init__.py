@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from labelwright.auditing import Audit, audit, find_label_issues, get_label_quality_scores, load_audit
+    from labelwright.consensus import Ratings
+    from labelwright.copynet import CopyNet
     from labelwright.estimators import RobustClassifier, load
     from labelwright.loop import System, step
     from labelwright.posterior import NoiseModel
@@ -28,6 +30,8 @@ _HOMES = {
     "find_label_issues": "auditing",
     "get_label_quality_scores": "auditing",
     "load_audit": "auditing",
+    "Ratings": "consensus",
+    "CopyNet": "copynet",
     "RobustClassifier": "estimators",
     "load": "estimators",
     "System": "loop",
@@ -45,7 +49,9 @@ _HOMES = {
 __all__ = [
     "Audit",
     "Batch",
+    "CopyNet",
     "NoiseModel",
+    "Ratings",
     "RobustClassifier",
     "Split",
     "System",

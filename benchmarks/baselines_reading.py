@@ -1,0 +1,292 @@
+"""The noisy-label baselines beside a second reading of them: plain loops written from methods section 6 and the papers alone.
+
+    python benchmarks/baselines_reading.py [--seeds 3] [--rows 2000] [--epochs 10] [--output FILE.json]
+
+MNIST (LABELWRIGHT_DATA), 30 % symmetric noise, the compact network, the same rows, labels and recipe for both; nothing below
+shares code with ``labelwright.baselines`` or ``labelwright.learners`` but the network. In float32, each loop draws its own order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from scipy.stats import t as student  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+NOISE = 0.3
+BATCH = 128
+
+
+class Plain:
+    """Cross-entropy; the other methods differ from it in their loss. y: (n,) given labels."""
+
+    def __init__(self, y: Tensor, classes: int, epochs: int):
+        self.y, self.classes, self.epochs = y, classes, epochs
+        self.onehot = F.one_hot(y, classes).float()
+
+    def before(self, epoch: int, network: torch.nn.Module, images: Tensor) -> None:
+        """Called at the start of every epoch, numbered from 0."""
+
+    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Mean over the rows of a minibatch."""
+        return F.cross_entropy(logits, self.y[rows])
+
+    def after(self) -> None:
+        """Called after the gradients of every minibatch."""
+
+
+class BootstrapSoft(Plain):
+    """Reed et al. 2015: 0.95 of the label, 0.05 of the prediction, through which the gradient flows too."""
+
+    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        target = 0.95 * self.onehot[rows] + 0.05 * logits.softmax(1)
+        return -(target * logits.log_softmax(1)).sum(1).mean()
+
+
+class BootstrapHard(Plain):
+    """0.8 of the label, 0.2 of the predicted class."""
+
+    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        return 0.8 * F.cross_entropy(logits, self.y[rows]) + 0.2 * F.cross_entropy(logits, logits.argmax(1))
+
+
+class Gce(Plain):
+    """Zhang and Sabuncu 2018: (1 - p_y^q) / q with q = 0.7."""
+
+    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        p = logits.softmax(1).gather(1, self.y[rows, None])
+        return ((1 - p**0.7) / 0.7).mean()
+
+
+class Elr(Plain):
+    """Liu et al. 2020: beta 0.7, lambda 3; the row's running target is renewed before the loss reads it."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self.target = torch.zeros_like(self.onehot)
+
+    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        p = logits.softmax(1).clamp(1e-4, 1 - 1e-4)
+        said = p.detach()
+        self.target[rows] = 0.7 * self.target[rows] + 0.3 * said / said.sum(1, keepdim=True)
+        kept = (1 - (self.target[rows] * p).sum(1)).log().mean()
+        return super().loss(logits, rows) + 3 * kept
+
+
+class Sop(Plain):
+    """Liu et al. 2022: s = u^2 y - v^2 (1 - y); u learns from cross-entropy of p + s, v from the squared error of the
+    predicted class + s. Rates 10 and 10, as for symmetric noise on CIFAR-10; start 1e-8."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self.u = (1e-8 * torch.randn(len(self.y), 1)).requires_grad_()
+        self.v = (1e-8 * torch.randn(self.onehot.shape)).requires_grad_()
+        self.optimiser = torch.optim.SGD([self.u, self.v], lr=10.0)
+
+    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        y = self.onehot[rows]
+        plus = (self.u[rows] ** 2 * y).clamp(0, 1)
+        minus = (self.v[rows] ** 2 * (1 - y)).clamp(0, 1)
+        whole = (logits.softmax(1) + plus - minus.detach()).clamp(min=1e-4)
+        whole = (whole / whole.sum(1, keepdim=True)).clamp(1e-4, 1)
+        hard = F.one_hot(logits.argmax(1), self.classes).float()
+        square = ((hard + plus.detach() - minus - y) ** 2).sum(1).mean()
+        return -(y * whole.log()).sum(1).mean() + square
+
+    def after(self) -> None:
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+
+class Forward(Plain):
+    """Patrini et al. 2017 with the true matrix of symmetric noise."""
+
+    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        matrix = torch.full((self.classes, self.classes), NOISE / (self.classes - 1)).fill_diagonal_(1 - NOISE)
+        return F.nll_loss((logits.softmax(1) @ matrix).log(), self.y[rows])
+
+
+class D2l(Plain):
+    """Ma et al. 2018: from the epoch whose dimensionality leaps above the five before it, the target is partly predicted."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self.lids: list[float] = []
+        self.turned: int | None = None
+        self.alpha = 1.0
+
+    def before(self, epoch: int, network: torch.nn.Module, images: Tensor) -> None:
+        self.lids.append(dimensionality(network, images))
+        last = self.lids[-6:-1]
+        late = len(self.lids) > round(self.epochs / 6) + 5
+        if self.turned is None and late and self.lids[-1] - np.mean(last) > 2 * np.std(last):
+            self.turned = epoch
+        if self.turned is not None:
+            self.alpha = float(np.exp(-epoch / self.epochs * self.lids[-1] / min(self.lids)))
+
+    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        guess = F.cross_entropy(logits, logits.argmax(1))
+        return self.alpha * super().loss(logits, rows) + (1 - self.alpha) * guess
+
+
+def dimensionality(network: torch.nn.Module, images: Tensor, k: int = 20) -> float:
+    """Mean over 1,280 rows, each among the 128 of its minibatch, in the input of the last layer."""
+    seen: list[Tensor] = []
+    hook = network.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network.eval()
+    with torch.no_grad():
+        for rows in torch.randperm(len(images))[:1280].split(BATCH):
+            network(images[rows])
+    hook.remove()
+    near = torch.cat([torch.cdist(x.double(), x.double()).sort(1).values[:, 1 : k + 1] for x in seen])
+    return float((-k / (near / near[:, -1:]).clamp(min=1e-12).log().sum(1)).mean())
+
+
+READINGS: dict[str, type[Plain]] = {
+    "plain": Plain, "bootstrap-soft": BootstrapSoft, "bootstrap-hard": BootstrapHard, "gce": Gce, "elr": Elr, "sop": Sop,
+    "forward": Forward, "co-teaching": Plain, "d2l": D2l,
+}  # fmt: skip
+
+
+def shifted(images: Tensor) -> Tensor:
+    """Each moved by up to two pixels on each axis, the border mirrored."""
+    n, _, height, width = images.shape
+    wide = F.pad(images, (2, 2, 2, 2), mode="reflect")
+    down, right = torch.randint(0, 5, (n, 1, 1)), torch.randint(0, 5, (n, 1, 1))
+    rows = torch.arange(height)[None, :, None] + down
+    columns = torch.arange(width)[None, None, :] + right
+    return wide[torch.arange(n)[:, None, None], 0, rows, columns][:, None]
+
+
+def trained(name: str, images: Tensor, y: Tensor, classes: int, epochs: int) -> tuple[torch.nn.Module, Plain]:
+    """The network, for co-teaching the first of two."""
+    from labelwright.learners.networks import make_network
+
+    count = 2 if name == "co-teaching" else 1
+    networks = [make_network("compact", shape=(28, 28, 1), width=784, classes=classes) for _ in range(count)]
+    reading = READINGS[name](y, classes, epochs)
+    optimisers = [torch.optim.SGD(n.parameters(), 0.05, 0.9, weight_decay=5e-4, nesterov=True) for n in networks]
+    batches = -(-len(y) // BATCH)
+    for epoch in range(epochs):
+        reading.before(epoch, networks[0], images)
+        for network in networks:
+            network.train()
+        for place, rows in enumerate(torch.randperm(len(y)).tensor_split(batches)):
+            share = (epoch * batches + place) / (epochs * batches - 1)
+            outputs = [network(shifted(images[rows])) for network in networks] if count == 1 else None
+            losses = (
+                [reading.loss(outputs[0], rows)] if outputs else peers(networks, shifted(images[rows]), y[rows], epoch)
+            )
+            for optimiser, loss in zip(optimisers, losses, strict=True):
+                optimiser.param_groups[0]["lr"] = 0.05 * (1 - 0.98 * share)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+            reading.after()
+    return networks[0], reading
+
+
+def peers(networks: Sequence[torch.nn.Module], x: Tensor, y: Tensor, epoch: int) -> list[Tensor]:
+    """Han et al. 2018: each network's loss on the rows its peer finds easiest; the share dropped rises over ten epochs."""
+    losses = [F.cross_entropy(network(x), y, reduction="none") for network in networks]
+    kept = int((1 - NOISE * min(epoch / 9, 1)) * len(y))
+    easy = [loss.detach().argsort()[:kept] for loss in losses]
+    return [losses[0][easy[1]].mean(), losses[1][easy[0]].mean()]
+
+
+def tensor(X: Any, mean: float, deviation: float) -> Tensor:
+    """(n, 1, 28, 28) standardised images."""
+    return (torch.as_tensor(np.asarray(X, np.float32)).reshape(-1, 1, 28, 28) - mean) / deviation
+
+
+def theirs(name: str, drawn: Any, seed: int, epochs: int) -> tuple[float, int | None]:
+    """Test accuracy in percent of the reading below, and the epoch at which D2L turned."""
+    torch.manual_seed(1000 + seed)
+    mean, deviation = float(np.mean(drawn.X, dtype=float)), float(np.std(drawn.X, dtype=float))
+    images, y = tensor(drawn.X, mean, deviation), torch.as_tensor(np.asarray(drawn.given)).long()
+    network, reading = trained(name, images, y, drawn.classes, epochs)
+    network.eval()
+    with torch.no_grad():
+        said = torch.cat([network(x).argmax(1) for x in tensor(drawn.X_test, mean, deviation).split(500)])
+    return 100.0 * float((said.numpy() == drawn.y_test).mean()), getattr(reading, "turned", None)
+
+
+def ours(name: str, setting: Any, drawn: Any, seed: int) -> tuple[float, int | None]:
+    """The same of the library."""
+    from labelwright.baselines.coteaching import CoTeaching
+    from labelwright.bench.imitation import accuracy, classifier
+    from labelwright.bench.table3 import method_of
+
+    row = "forward, true T" if name == "forward" else name
+    method = CoTeaching(NOISE) if name == "co-teaching" else method_of(row, setting, drawn.classes)
+    model = classifier(setting, drawn, seed, method, "cpu").fit(drawn.X, drawn.given)
+    return accuracy(model.predict_proba(drawn.X_test), drawn.y_test), getattr(model.objective_, "turned", None)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half-width of the 95 % interval (Student t); the half-width of one value is infinite."""
+    n = len(values)
+    half = student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n) if n > 1 else np.inf
+    return float(np.mean(values)), float(half)
+
+
+def compared(own: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
+    """Both intervals, that of the paired differences, and whether they tell the two apart."""
+    (a, da), (b, db) = interval(own), interval(second)
+    gap, half = interval(np.subtract(own, second))
+    out = {"ours": [a, da], "second": [b, db], "difference": [gap, half], "paired": abs(gap) <= half}
+    return {**out, "overlap": abs(a - b) <= da + db, "values": {"ours": list(own), "second": list(second)}}
+
+
+def main() -> None:
+    from labelwright.bench.imitation import SETTINGS, draw
+    from labelwright.bench.provenance import provenance
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--methods", nargs="+", choices=READINGS, default=list(READINGS))
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    setting = replace(SETTINGS["mnist", "compact"], rows=options.rows, epochs=options.epochs, noise=NOISE)
+    draws = [draw(setting, seed, None) for seed in range(options.seeds)]
+    found: dict[str, Any] = {}
+    for name in options.methods:
+        begun = time.perf_counter()
+        a = [ours(name, setting, drawn, seed) for seed, drawn in enumerate(draws)]
+        b = [theirs(name, drawn, seed, options.epochs) for seed, drawn in enumerate(draws)]
+        found[name] = r = compared([v for v, _ in a], [v for v, _ in b])
+        r |= {"turned": {"ours": [t for _, t in a], "second": [t for _, t in b]}} if name == "d2l" else {}
+        told = [f"{who} {r[who][0]:6.2f} ± {r[who][1]:.2f}" for who in ("ours", "second", "difference")]
+        agree = "agree" if r["paired"] or r["overlap"] else "DIFFER"
+        print(
+            f"{name:15}",
+            *told,
+            agree,
+            f"{time.perf_counter() - begun:.0f} s",
+            r.get("turned", ""),
+            sep="  ",
+            flush=True,
+        )
+    if options.output is not None:
+        command = f"python benchmarks/baselines_reading.py --seeds {options.seeds} --rows {options.rows} --epochs {options.epochs}"
+        told = {"noise": NOISE, "methods": found, "provenance": provenance(command)}
+        options.output.write_text(json.dumps(told, indent=1))
+
+
+if __name__ == "__main__":
+    main()
