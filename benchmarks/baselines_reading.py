@@ -2,8 +2,9 @@
 
     python benchmarks/baselines_reading.py [--seeds 3] [--rows 2000] [--epochs 10] [--output FILE.json]
 
-MNIST (LABELWRIGHT_DATA), 30 % symmetric noise, the compact network, the same rows, labels and recipe for both; nothing below
-shares code with ``labelwright.baselines`` or ``labelwright.learners`` but the network. In float32, each loop draws its own order.
+MNIST (LABELWRIGHT_DATA), 30 % symmetric noise, the compact network; the same rows, labels and recipe for both. Nothing below
+shares code with ``labelwright.baselines`` or ``labelwright.learners`` but the network; it draws its own start and order, in
+float32. Where a paper leaves a constant open, that of its authors' public code is taken.
 """
 
 from __future__ import annotations
@@ -24,71 +25,71 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from scipy.stats import t as student  # noqa: E402
-from torch import Tensor  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
 NOISE = 0.3
 BATCH = 128
 
 
-class Plain:
-    """Cross-entropy; the other methods differ from it in their loss. y: (n,) given labels."""
+def bootstrap_soft(logits: Tensor, y: Tensor) -> Tensor:
+    """Reed et al. 2015: 0.95 of the label, 0.05 of the prediction, through which the gradient flows too."""
+    said = -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
+    return 0.95 * F.cross_entropy(logits, y) + 0.05 * said
 
-    def __init__(self, y: Tensor, classes: int, epochs: int):
-        self.y, self.classes, self.epochs = y, classes, epochs
+
+def bootstrap_hard(logits: Tensor, y: Tensor) -> Tensor:
+    """0.8 of the label, 0.2 of the predicted class."""
+    return 0.8 * F.cross_entropy(logits, y) + 0.2 * F.cross_entropy(logits, logits.argmax(1))
+
+
+def gce(logits: Tensor, y: Tensor) -> Tensor:
+    """Zhang and Sabuncu 2018: (1 - p_y^q) / q with q = 0.7."""
+    return ((1 - logits.softmax(1).gather(1, y[:, None]) ** 0.7) / 0.7).mean()
+
+
+def forward(logits: Tensor, y: Tensor) -> Tensor:
+    """Patrini et al. 2017 with the true matrix of symmetric noise."""
+    classes = logits.shape[1]
+    matrix = torch.full((classes, classes), NOISE / (classes - 1)).fill_diagonal_(1 - NOISE)
+    return F.nll_loss((logits.softmax(1) @ matrix).log(), y)
+
+
+class Reading:
+    """A method that is a function of logits and labels alone. y: (n,) given labels."""
+
+    def __init__(self, y: Tensor, classes: int, epochs: int, function: Any = F.cross_entropy):
+        self.y, self.classes, self.epochs, self.function = y, classes, epochs, function
         self.onehot = F.one_hot(y, classes).float()
 
-    def before(self, epoch: int, network: torch.nn.Module, images: Tensor) -> None:
+    def before(self, epoch: int, network: nn.Module, images: Tensor) -> None:
         """Called at the start of every epoch, numbered from 0."""
 
     def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Mean over the rows of a minibatch."""
-        return F.cross_entropy(logits, self.y[rows])
+        return self.function(logits, self.y[rows])
 
     def after(self) -> None:
         """Called after the gradients of every minibatch."""
 
 
-class BootstrapSoft(Plain):
-    """Reed et al. 2015: 0.95 of the label, 0.05 of the prediction, through which the gradient flows too."""
-
-    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
-        target = 0.95 * self.onehot[rows] + 0.05 * logits.softmax(1)
-        return -(target * logits.log_softmax(1)).sum(1).mean()
-
-
-class BootstrapHard(Plain):
-    """0.8 of the label, 0.2 of the predicted class."""
-
-    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
-        return 0.8 * F.cross_entropy(logits, self.y[rows]) + 0.2 * F.cross_entropy(logits, logits.argmax(1))
-
-
-class Gce(Plain):
-    """Zhang and Sabuncu 2018: (1 - p_y^q) / q with q = 0.7."""
-
-    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
-        p = logits.softmax(1).gather(1, self.y[rows, None])
-        return ((1 - p**0.7) / 0.7).mean()
-
-
-class Elr(Plain):
+class Elr(Reading):
     """Liu et al. 2020: beta 0.7, lambda 3; the row's running target is renewed before the loss reads it."""
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self.target = torch.zeros_like(self.onehot)
-
     def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        if not hasattr(self, "target"):
+            self.target = torch.zeros_like(self.onehot)
         p = logits.softmax(1).clamp(1e-4, 1 - 1e-4)
         said = p.detach()
         self.target[rows] = 0.7 * self.target[rows] + 0.3 * said / said.sum(1, keepdim=True)
-        kept = (1 - (self.target[rows] * p).sum(1)).log().mean()
-        return super().loss(logits, rows) + 3 * kept
+        return super().loss(logits, rows) + 3 * (1 - (self.target[rows] * p).sum(1)).log().mean()
 
 
-class Sop(Plain):
+class Sop(Reading):
     """Liu et al. 2022: s = u^2 y - v^2 (1 - y); u learns from cross-entropy of p + s, v from the squared error of the
     predicted class + s. Rates 10 and 10, as for symmetric noise on CIFAR-10; start 1e-8."""
+
+    least = 1e-4
+    """Of the probabilities (the authors' code): below it no gradient flows."""
 
     def __init__(self, *args: Any):
         super().__init__(*args)
@@ -100,8 +101,8 @@ class Sop(Plain):
         y = self.onehot[rows]
         plus = (self.u[rows] ** 2 * y).clamp(0, 1)
         minus = (self.v[rows] ** 2 * (1 - y)).clamp(0, 1)
-        whole = (logits.softmax(1) + plus - minus.detach()).clamp(min=1e-4)
-        whole = (whole / whole.sum(1, keepdim=True)).clamp(1e-4, 1)
+        whole = (logits.softmax(1) + plus - minus.detach()).clamp(min=self.least)
+        whole = (whole / whole.sum(1, keepdim=True)).clamp(self.least, 1)
         hard = F.one_hot(logits.argmax(1), self.classes).float()
         square = ((hard + plus.detach() - minus - y) ** 2).sum(1).mean()
         return -(y * whole.log()).sum(1).mean() + square
@@ -111,25 +112,14 @@ class Sop(Plain):
         self.optimiser.zero_grad()
 
 
-class Forward(Plain):
-    """Patrini et al. 2017 with the true matrix of symmetric noise."""
-
-    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
-        matrix = torch.full((self.classes, self.classes), NOISE / (self.classes - 1)).fill_diagonal_(1 - NOISE)
-        return F.nll_loss((logits.softmax(1) @ matrix).log(), self.y[rows])
-
-
-class D2l(Plain):
+class D2l(Reading):
     """Ma et al. 2018: from the epoch whose dimensionality leaps above the five before it, the target is partly predicted."""
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self.lids: list[float] = []
-        self.turned: int | None = None
-        self.alpha = 1.0
+    turned: int | None = None
+    alpha = 1.0
 
-    def before(self, epoch: int, network: torch.nn.Module, images: Tensor) -> None:
-        self.lids.append(dimensionality(network, images))
+    def before(self, epoch: int, network: nn.Module, images: Tensor) -> None:
+        self.lids = [*(self.lids if epoch else []), dimensionality(network, images)]
         last = self.lids[-6:-1]
         late = len(self.lids) > round(self.epochs / 6) + 5
         if self.turned is None and late and self.lids[-1] - np.mean(last) > 2 * np.std(last):
@@ -142,7 +132,7 @@ class D2l(Plain):
         return self.alpha * super().loss(logits, rows) + (1 - self.alpha) * guess
 
 
-def dimensionality(network: torch.nn.Module, images: Tensor, k: int = 20) -> float:
+def dimensionality(network: nn.Module, images: Tensor, k: int = 20) -> float:
     """Mean over 1,280 rows, each among the 128 of its minibatch, in the input of the last layer."""
     seen: list[Tensor] = []
     hook = network.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -155,51 +145,21 @@ def dimensionality(network: torch.nn.Module, images: Tensor, k: int = 20) -> flo
     return float((-k / (near / near[:, -1:]).clamp(min=1e-12).log().sum(1)).mean())
 
 
-READINGS: dict[str, type[Plain]] = {
-    "plain": Plain, "bootstrap-soft": BootstrapSoft, "bootstrap-hard": BootstrapHard, "gce": Gce, "elr": Elr, "sop": Sop,
-    "forward": Forward, "co-teaching": Plain, "d2l": D2l,
-}  # fmt: skip
+FUNCTIONS = {"bootstrap-soft": bootstrap_soft, "bootstrap-hard": bootstrap_hard, "gce": gce, "forward": forward}
+CLASSES = {"elr": Elr, "sop": Sop, "d2l": D2l}
+METHODS = ("plain", "bootstrap-soft", "bootstrap-hard", "gce", "elr", "sop", "forward", "co-teaching", "d2l")
 
 
 def shifted(images: Tensor) -> Tensor:
     """Each moved by up to two pixels on each axis, the border mirrored."""
     n, _, height, width = images.shape
     wide = F.pad(images, (2, 2, 2, 2), mode="reflect")
-    down, right = torch.randint(0, 5, (n, 1, 1)), torch.randint(0, 5, (n, 1, 1))
-    rows = torch.arange(height)[None, :, None] + down
-    columns = torch.arange(width)[None, None, :] + right
+    rows = torch.arange(height)[None, :, None] + torch.randint(0, 5, (n, 1, 1))
+    columns = torch.arange(width)[None, None, :] + torch.randint(0, 5, (n, 1, 1))
     return wide[torch.arange(n)[:, None, None], 0, rows, columns][:, None]
 
 
-def trained(name: str, images: Tensor, y: Tensor, classes: int, epochs: int) -> tuple[torch.nn.Module, Plain]:
-    """The network, for co-teaching the first of two."""
-    from labelwright.learners.networks import make_network
-
-    count = 2 if name == "co-teaching" else 1
-    networks = [make_network("compact", shape=(28, 28, 1), width=784, classes=classes) for _ in range(count)]
-    reading = READINGS[name](y, classes, epochs)
-    optimisers = [torch.optim.SGD(n.parameters(), 0.05, 0.9, weight_decay=5e-4, nesterov=True) for n in networks]
-    batches = -(-len(y) // BATCH)
-    for epoch in range(epochs):
-        reading.before(epoch, networks[0], images)
-        for network in networks:
-            network.train()
-        for place, rows in enumerate(torch.randperm(len(y)).tensor_split(batches)):
-            share = (epoch * batches + place) / (epochs * batches - 1)
-            outputs = [network(shifted(images[rows])) for network in networks] if count == 1 else None
-            losses = (
-                [reading.loss(outputs[0], rows)] if outputs else peers(networks, shifted(images[rows]), y[rows], epoch)
-            )
-            for optimiser, loss in zip(optimisers, losses, strict=True):
-                optimiser.param_groups[0]["lr"] = 0.05 * (1 - 0.98 * share)
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-            reading.after()
-    return networks[0], reading
-
-
-def peers(networks: Sequence[torch.nn.Module], x: Tensor, y: Tensor, epoch: int) -> list[Tensor]:
+def peers(networks: Sequence[nn.Module], x: Tensor, y: Tensor, epoch: int) -> list[Tensor]:
     """Han et al. 2018: each network's loss on the rows its peer finds easiest; the share dropped rises over ten epochs."""
     losses = [F.cross_entropy(network(x), y, reduction="none") for network in networks]
     kept = int((1 - NOISE * min(epoch / 9, 1)) * len(y))
@@ -207,48 +167,72 @@ def peers(networks: Sequence[torch.nn.Module], x: Tensor, y: Tensor, epoch: int)
     return [losses[0][easy[1]].mean(), losses[1][easy[0]].mean()]
 
 
-def tensor(X: Any, mean: float, deviation: float) -> Tensor:
-    """(n, 1, 28, 28) standardised images."""
-    return (torch.as_tensor(np.asarray(X, np.float32)).reshape(-1, 1, 28, 28) - mean) / deviation
+def trained(method: str, images: Tensor, y: Tensor, classes: int, epochs: int) -> tuple[nn.Module, Reading]:
+    """The network, for co-teaching the first of two."""
+    from labelwright.learners.networks import make_network
+
+    count = 2 if method == "co-teaching" else 1
+    networks = [make_network("compact", shape=(28, 28, 1), width=784, classes=classes) for _ in range(count)]
+    networks = [network.to(memory_format=torch.channels_last) for network in networks]
+    simple = FUNCTIONS.get(method, F.cross_entropy)
+    reading = CLASSES[method](y, classes, epochs) if method in CLASSES else Reading(y, classes, epochs, simple)
+    optimisers = [torch.optim.SGD(n.parameters(), 0.05, 0.9, weight_decay=5e-4, nesterov=True) for n in networks]
+    batches = -(-len(y) // BATCH)
+    for epoch in range(epochs):
+        reading.before(epoch, networks[0], images)
+        for network in networks:
+            network.train()
+        for place, rows in enumerate(torch.randperm(len(y)).tensor_split(batches)):
+            x = shifted(images[rows])
+            losses = peers(networks, x, y[rows], epoch) if count == 2 else [reading.loss(networks[0](x), rows)]
+            share = (epoch * batches + place) / max(1, epochs * batches - 1)
+            for optimiser, loss in zip(optimisers, losses, strict=True):
+                optimiser.param_groups[0]["lr"] = 0.05 * (1 - 0.98 * share)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+            reading.after()
+    return networks[0].eval(), reading
 
 
-def theirs(name: str, drawn: Any, seed: int, epochs: int) -> tuple[float, int | None]:
-    """Test accuracy in percent of the reading below, and the epoch at which D2L turned."""
+def second(method: str, drawn: Any, seed: int, epochs: int) -> tuple[float, Any]:
+    """Test accuracy in percent of the reading above, and the epoch from 0 at which D2L turned."""
     torch.manual_seed(1000 + seed)
     mean, deviation = float(np.mean(drawn.X, dtype=float)), float(np.std(drawn.X, dtype=float))
-    images, y = tensor(drawn.X, mean, deviation), torch.as_tensor(np.asarray(drawn.given)).long()
-    network, reading = trained(name, images, y, drawn.classes, epochs)
-    network.eval()
+    images, tests = ((torch.tensor(X).reshape(-1, 1, 28, 28) - mean) / deviation for X in (drawn.X, drawn.X_test))
+    network, reading = trained(method, images, torch.tensor(drawn.given).long(), drawn.classes, epochs)
     with torch.no_grad():
-        said = torch.cat([network(x).argmax(1) for x in tensor(drawn.X_test, mean, deviation).split(500)])
+        said = torch.cat([network(x).argmax(1) for x in tests.split(500)])
     return 100.0 * float((said.numpy() == drawn.y_test).mean()), getattr(reading, "turned", None)
 
 
-def ours(name: str, setting: Any, drawn: Any, seed: int) -> tuple[float, int | None]:
+def ours(method: str, setting: Any, drawn: Any, seed: int) -> tuple[float, Any]:
     """The same of the library."""
     from labelwright.baselines.coteaching import CoTeaching
     from labelwright.bench.imitation import accuracy, classifier
     from labelwright.bench.table3 import method_of
 
-    row = "forward, true T" if name == "forward" else name
-    method = CoTeaching(NOISE) if name == "co-teaching" else method_of(row, setting, drawn.classes)
-    model = classifier(setting, drawn, seed, method, "cpu").fit(drawn.X, drawn.given)
+    row = "forward, true T" if method == "forward" else method
+    built = CoTeaching(NOISE) if method == "co-teaching" else method_of(row, setting, drawn.classes)
+    model = classifier(setting, drawn, seed, built, "cpu").fit(drawn.X, drawn.given)
     return accuracy(model.predict_proba(drawn.X_test), drawn.y_test), getattr(model.objective_, "turned", None)
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half-width of the 95 % interval (Student t); the half-width of one value is infinite."""
+def interval(values: Sequence[float]) -> list[float]:
+    """Mean and half-width of the 95 % interval (Student t), infinite for one value."""
     n = len(values)
     half = student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n) if n > 1 else np.inf
-    return float(np.mean(values)), float(half)
+    return [float(np.mean(values)), float(half)]
 
 
-def compared(own: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
-    """Both intervals, that of the paired differences, and whether they tell the two apart."""
-    (a, da), (b, db) = interval(own), interval(second)
-    gap, half = interval(np.subtract(own, second))
-    out = {"ours": [a, da], "second": [b, db], "difference": [gap, half], "paired": abs(gap) <= half}
-    return {**out, "overlap": abs(a - b) <= da + db, "values": {"ours": list(own), "second": list(second)}}
+def compared(own: Sequence[tuple[float, Any]], other: Sequence[tuple[float, Any]]) -> dict[str, Any]:
+    """Both intervals, that of the differences seed by seed, and whether these tell the two apart."""
+    values = {"ours": [value for value, _ in own], "second": [value for value, _ in other]}
+    a, b = (interval(found) for found in values.values())
+    gap = interval(np.subtract(*values.values()).tolist())
+    within = {"paired": abs(gap[0]) <= gap[1], "overlap": abs(a[0] - b[0]) <= a[1] + b[1]}
+    turned = {"ours": [at for _, at in own], "second": [at for _, at in other]}
+    return {"ours": a, "second": b, "difference": gap, **within, "values": values, "turned": turned}
 
 
 def main() -> None:
@@ -259,33 +243,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--methods", nargs="+", choices=READINGS, default=list(READINGS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     setting = replace(SETTINGS["mnist", "compact"], rows=options.rows, epochs=options.epochs, noise=NOISE)
     draws = [draw(setting, seed, None) for seed in range(options.seeds)]
     found: dict[str, Any] = {}
-    for name in options.methods:
+    for method in options.methods:
         begun = time.perf_counter()
-        a = [ours(name, setting, drawn, seed) for seed, drawn in enumerate(draws)]
-        b = [theirs(name, drawn, seed, options.epochs) for seed, drawn in enumerate(draws)]
-        found[name] = r = compared([v for v, _ in a], [v for v, _ in b])
-        r |= {"turned": {"ours": [t for _, t in a], "second": [t for _, t in b]}} if name == "d2l" else {}
-        told = [f"{who} {r[who][0]:6.2f} ± {r[who][1]:.2f}" for who in ("ours", "second", "difference")]
-        agree = "agree" if r["paired"] or r["overlap"] else "DIFFER"
-        print(
-            f"{name:15}",
-            *told,
-            agree,
-            f"{time.perf_counter() - begun:.0f} s",
-            r.get("turned", ""),
-            sep="  ",
-            flush=True,
-        )
+        own = [ours(method, setting, drawn, seed) for seed, drawn in enumerate(draws)]
+        found[method] = r = compared(own, [second(method, d, s, options.epochs) for s, d in enumerate(draws)])
+        told = [f"{who} {r[who][0]:6.2f} ± {r[who][1]:5.2f}" for who in ("ours", "second", "difference")]
+        told += ["agree" if r["paired"] or r["overlap"] else "DIFFER", f"{time.perf_counter() - begun:.0f} s"]
+        print(f"{method:15}", *told, r["turned"] if method == "d2l" else "", sep="  ", flush=True)
     if options.output is not None:
-        command = f"python benchmarks/baselines_reading.py --seeds {options.seeds} --rows {options.rows} --epochs {options.epochs}"
-        told = {"noise": NOISE, "methods": found, "provenance": provenance(command)}
-        options.output.write_text(json.dumps(told, indent=1))
+        what = " ".join(f"--{name} {getattr(options, name)}" for name in ("seeds", "rows", "epochs"))
+        origin = provenance(f"python benchmarks/baselines_reading.py {what}")
+        options.output.write_text(json.dumps({"noise": NOISE, "methods": found, "provenance": origin}, indent=1))
 
 
 if __name__ == "__main__":

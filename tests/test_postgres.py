@@ -69,3 +69,32 @@ def test_same_as_sqlite(server: str, reviews: Path, tmp_path: Path) -> None:
         ]
         exports.append((parts, reopened(state).system.learners.classifier.memory.rows.keys.tolist()))
     assert exports[0] == exports[1]
+
+
+def test_the_queue_serves_nobody_the_same_item_there_either(server: str) -> None:
+    import threading
+
+    import numpy as np
+
+    from labelwright.ledger.queue import ExpertQueue
+    from labelwright.types import Queries, Rows
+
+    rows = Rows(np.random.default_rng(0).normal(size=(120, 4)), np.zeros(120, np.int64), np.arange(120))
+    queries = Queries(rows, np.arange(120.0), np.ones(120, np.int64), np.full(120, 0.7))
+    list(ExpertQueue(server, classes=3).ask(queries))
+    answered: list[int] = []
+
+    def work(name: str) -> None:
+        mine = ExpertQueue(server, classes=3)
+        while items := mine.serve(name, 2):
+            for item in items:
+                assert mine.say(name, item.key, label=item.key % 3) == "taken"
+                answered.append(item.key)
+
+    people = [threading.Thread(target=work, args=(f"person {at}",)) for at in range(4)]
+    for one in people:
+        one.start()
+    for one in people:
+        one.join()
+    assert sorted(answered) == list(range(120))
+    assert len(list(ExpertQueue(server, classes=3).collect(queries))) == 120
