@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import t as student
+from torch import Tensor, nn
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from scipy.stats import t as student  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+from labelwright.baselines.coteaching import CoTeaching
+from labelwright.bench.imitation import SETTINGS, accuracy, classifier, draw
+from labelwright.bench.provenance import provenance
+from labelwright.bench.table3 import method_of
+from labelwright.learners.networks import make_network
 
 NOISE = 0.3
 BATCH = 128
@@ -49,17 +52,20 @@ def gce(logits: Tensor, y: Tensor) -> Tensor:
 
 def forward(logits: Tensor, y: Tensor) -> Tensor:
     """Patrini et al. 2017 with the true matrix of symmetric noise."""
-    classes = logits.shape[1]
-    matrix = torch.full((classes, classes), NOISE / (classes - 1)).fill_diagonal_(1 - NOISE)
+    matrix = torch.full((10, 10), NOISE / 9).fill_diagonal_(1 - NOISE)
     return F.nll_loss((logits.softmax(1) @ matrix).log(), y)
 
 
 class Reading:
-    """A method that is a function of logits and labels alone. y: (n,) given labels."""
+    """A method that is a function of logits and labels alone. y: (n,) given labels. learned: what else is trained, for
+    the optimiser."""
+
+    learned: dict[str, Any] | None = None
 
     def __init__(self, y: Tensor, classes: int, epochs: int, function: Any = F.cross_entropy):
         self.y, self.classes, self.epochs, self.function = y, classes, epochs, function
         self.onehot = F.one_hot(y, classes).float()
+        self.target = torch.zeros_like(self.onehot)
 
     def before(self, epoch: int, network: nn.Module, images: Tensor) -> None:
         """Called at the start of every epoch, numbered from 0."""
@@ -68,34 +74,28 @@ class Reading:
         """Mean over the rows of a minibatch."""
         return self.function(logits, self.y[rows])
 
-    def after(self) -> None:
-        """Called after the gradients of every minibatch."""
-
 
 class Elr(Reading):
     """Liu et al. 2020: beta 0.7, lambda 3; the row's running target is renewed before the loss reads it."""
 
     def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
-        if not hasattr(self, "target"):
-            self.target = torch.zeros_like(self.onehot)
         p = logits.softmax(1).clamp(1e-4, 1 - 1e-4)
-        said = p.detach()
-        self.target[rows] = 0.7 * self.target[rows] + 0.3 * said / said.sum(1, keepdim=True)
+        self.target[rows] = 0.7 * self.target[rows] + 0.3 * (p / p.sum(1, keepdim=True)).detach()
         return super().loss(logits, rows) + 3 * (1 - (self.target[rows] * p).sum(1)).log().mean()
 
 
 class Sop(Reading):
     """Liu et al. 2022: s = u^2 y - v^2 (1 - y); u learns from cross-entropy of p + s, v from the squared error of the
-    predicted class + s. Rates 10 and 10, as for symmetric noise on CIFAR-10; start 1e-8."""
+    predicted class + s. Rates 10 and 10, as for symmetric noise on CIFAR-10; start 1e-8. least: of the probabilities, as in
+    the authors' code; below it no gradient flows."""
 
     least = 1e-4
-    """Of the probabilities (the authors' code): below it no gradient flows."""
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        self.u = (1e-8 * torch.randn(len(self.y), 1)).requires_grad_()
-        self.v = (1e-8 * torch.randn(self.onehot.shape)).requires_grad_()
-        self.optimiser = torch.optim.SGD([self.u, self.v], lr=10.0)
+        self.u, self.v = ((1e-8 * torch.randn(len(self.y), n)).requires_grad_() for n in (1, self.classes))
+        plain = {"lr": 10.0, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+        self.learned = {"params": [self.u, self.v], **plain}
 
     def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
         y = self.onehot[rows]
@@ -106,10 +106,6 @@ class Sop(Reading):
         hard = F.one_hot(logits.argmax(1), self.classes).float()
         square = ((hard + plus.detach() - minus - y) ** 2).sum(1).mean()
         return -(y * whole.log()).sum(1).mean() + square
-
-    def after(self) -> None:
-        self.optimiser.step()
-        self.optimiser.zero_grad()
 
 
 class D2l(Reading):
@@ -134,32 +130,30 @@ class D2l(Reading):
 
 def dimensionality(network: nn.Module, images: Tensor, k: int = 20) -> float:
     """Mean over 1,280 rows, each among the 128 of its minibatch, in the input of the last layer."""
-    seen: list[Tensor] = []
-    hook = network.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     network.eval()
     with torch.no_grad():
-        for rows in torch.randperm(len(images))[:1280].split(BATCH):
-            network(images[rows])
-    hook.remove()
-    near = torch.cat([torch.cdist(x.double(), x.double()).sort(1).values[:, 1 : k + 1] for x in seen])
+        picked = torch.randperm(len(images))[:1280].split(BATCH)
+        hidden = [network.features(images[rows]).amax((2, 3)).double() for rows in picked]
+    near = torch.cat([torch.cdist(x, x).sort(1).values[:, 1 : k + 1] for x in hidden])
     return float((-k / (near / near[:, -1:]).clamp(min=1e-12).log().sum(1)).mean())
 
 
-FUNCTIONS = {"bootstrap-soft": bootstrap_soft, "bootstrap-hard": bootstrap_hard, "gce": gce, "forward": forward}
-CLASSES = {"elr": Elr, "sop": Sop, "d2l": D2l}
-METHODS = ("plain", "bootstrap-soft", "bootstrap-hard", "gce", "elr", "sop", "forward", "co-teaching", "d2l")
+READINGS: dict[str, Any] = {
+    "plain": Reading, "bootstrap-soft": partial(Reading, function=bootstrap_soft),
+    "bootstrap-hard": partial(Reading, function=bootstrap_hard), "gce": partial(Reading, function=gce), "elr": Elr,
+    "sop": Sop, "forward": partial(Reading, function=forward), "co-teaching": Reading, "d2l": D2l,
+}  # fmt: skip
 
 
 def shifted(images: Tensor) -> Tensor:
     """Each moved by up to two pixels on each axis, the border mirrored."""
-    n, _, height, width = images.shape
-    wide = F.pad(images, (2, 2, 2, 2), mode="reflect")
-    rows = torch.arange(height)[None, :, None] + torch.randint(0, 5, (n, 1, 1))
-    columns = torch.arange(width)[None, None, :] + torch.randint(0, 5, (n, 1, 1))
+    wide, n = F.pad(images, (2, 2, 2, 2), mode="reflect"), len(images)
+    rows = torch.arange(28)[None, :, None] + torch.randint(0, 5, (n, 1, 1))
+    columns = torch.arange(28)[None, None, :] + torch.randint(0, 5, (n, 1, 1))
     return wide[torch.arange(n)[:, None, None], 0, rows, columns][:, None]
 
 
-def peers(networks: Sequence[nn.Module], x: Tensor, y: Tensor, epoch: int) -> list[Tensor]:
+def peers(networks: nn.ModuleList, x: Tensor, y: Tensor, epoch: int) -> list[Tensor]:
     """Han et al. 2018: each network's loss on the rows its peer finds easiest; the share dropped rises over ten epochs."""
     losses = [F.cross_entropy(network(x), y, reduction="none") for network in networks]
     kept = int((1 - NOISE * min(epoch / 9, 1)) * len(y))
@@ -169,29 +163,26 @@ def peers(networks: Sequence[nn.Module], x: Tensor, y: Tensor, epoch: int) -> li
 
 def trained(method: str, images: Tensor, y: Tensor, classes: int, epochs: int) -> tuple[nn.Module, Reading]:
     """The network, for co-teaching the first of two."""
-    from labelwright.learners.networks import make_network
-
-    count = 2 if method == "co-teaching" else 1
-    networks = [make_network("compact", shape=(28, 28, 1), width=784, classes=classes) for _ in range(count)]
-    networks = [network.to(memory_format=torch.channels_last) for network in networks]
-    simple = FUNCTIONS.get(method, F.cross_entropy)
-    reading = CLASSES[method](y, classes, epochs) if method in CLASSES else Reading(y, classes, epochs, simple)
+    shape: Any = {"shape": (28, 28, 1), "width": 784, "classes": classes}
+    networks = nn.ModuleList(make_network("compact", **shape) for _ in range(2 if method == "co-teaching" else 1))
+    networks = networks.to(memory_format=torch.channels_last)
+    reading = READINGS[method](y, classes, epochs)
     optimisers = [torch.optim.SGD(n.parameters(), 0.05, 0.9, weight_decay=5e-4, nesterov=True) for n in networks]
+    if reading.learned is not None:
+        optimisers[0].add_param_group(reading.learned)
     batches = -(-len(y) // BATCH)
     for epoch in range(epochs):
         reading.before(epoch, networks[0], images)
-        for network in networks:
-            network.train()
+        networks.train()
         for place, rows in enumerate(torch.randperm(len(y)).tensor_split(batches)):
             x = shifted(images[rows])
-            losses = peers(networks, x, y[rows], epoch) if count == 2 else [reading.loss(networks[0](x), rows)]
+            losses = peers(networks, x, y[rows], epoch) if networks[1:] else [reading.loss(networks[0](x), rows)]
             share = (epoch * batches + place) / max(1, epochs * batches - 1)
             for optimiser, loss in zip(optimisers, losses, strict=True):
                 optimiser.param_groups[0]["lr"] = 0.05 * (1 - 0.98 * share)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
-            reading.after()
     return networks[0].eval(), reading
 
 
@@ -208,12 +199,8 @@ def second(method: str, drawn: Any, seed: int, epochs: int) -> tuple[float, Any]
 
 def ours(method: str, setting: Any, drawn: Any, seed: int) -> tuple[float, Any]:
     """The same of the library."""
-    from labelwright.baselines.coteaching import CoTeaching
-    from labelwright.bench.imitation import accuracy, classifier
-    from labelwright.bench.table3 import method_of
-
-    row = "forward, true T" if method == "forward" else method
-    built = CoTeaching(NOISE) if method == "co-teaching" else method_of(row, setting, drawn.classes)
+    named = method.replace("forward", "forward, true T")
+    built = CoTeaching(NOISE) if method == "co-teaching" else method_of(named, setting, drawn.classes)
     model = classifier(setting, drawn, seed, built, "cpu").fit(drawn.X, drawn.given)
     return accuracy(model.predict_proba(drawn.X_test), drawn.y_test), getattr(model.objective_, "turned", None)
 
@@ -236,14 +223,10 @@ def compared(own: Sequence[tuple[float, Any]], other: Sequence[tuple[float, Any]
 
 
 def main() -> None:
-    from labelwright.bench.imitation import SETTINGS, draw
-    from labelwright.bench.provenance import provenance
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    for name, value in (("seeds", 3), ("rows", 2000), ("epochs", 10)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--methods", nargs="+", choices=READINGS, default=list(READINGS))
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     setting = replace(SETTINGS["mnist", "compact"], rows=options.rows, epochs=options.epochs, noise=NOISE)
@@ -257,8 +240,8 @@ def main() -> None:
         told += ["agree" if r["paired"] or r["overlap"] else "DIFFER", f"{time.perf_counter() - begun:.0f} s"]
         print(f"{method:15}", *told, r["turned"] if method == "d2l" else "", sep="  ", flush=True)
     if options.output is not None:
-        what = " ".join(f"--{name} {getattr(options, name)}" for name in ("seeds", "rows", "epochs"))
-        origin = provenance(f"python benchmarks/baselines_reading.py {what}")
+        told = [f"--{name} {getattr(options, name)}" for name in ("seeds", "rows", "epochs")]
+        origin = provenance(" ".join(["python benchmarks/baselines_reading.py", *told]))
         options.output.write_text(json.dumps({"noise": NOISE, "methods": found, "provenance": origin}, indent=1))
 
 

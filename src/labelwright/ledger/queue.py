@@ -6,6 +6,7 @@ lies here until the loop writes it into the ledger's chain, so answers wait whil
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ items = Table(
     Column("value", Float(53), nullable=False),
     Column("near", Integer, nullable=False),  # rows of one bucket look alike
     Column("wanted", Integer, nullable=False),  # answers that are still to come
+    Column("open", Integer, nullable=False),  # 1 while any is: an equality, so that the index gives the order
     Column("taken", Integer, nullable=False),  # the loop has it
 )
 replies = Table(
@@ -69,7 +71,7 @@ leases = Table(
     Column("since", Float(53), nullable=False),
     Column("until", Float(53), nullable=False),
 )
-Index("ix_queue_open", items.c.wanted, items.c.value.desc())
+Index("ix_queue_open", items.c.open, items.c.value.desc(), items.c.key)
 Index("ix_queue_expert", replies.c.expert, replies.c.at)
 Index("ix_queue_lease", leases.c.expert)
 
@@ -128,13 +130,14 @@ class ExpertQueue:
             )
         self.engine = open_engine(url) if isinstance(url, str) else url
         self.classes, self.overlap, self.lease, self.cost, self.clock = classes, overlap, lease, cost, clock
+        self._turn = threading.Lock()  # threads take turns here, not by trying again and again for the database's lock
         with self._writing() as connection:
             tables.create_all(connection)
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         """One writer at a time, so that no two people are served the same item."""
-        with transaction(self.engine, writes=True) as connection:
+        with self._turn, transaction(self.engine, writes=True) as connection:
             if self.engine.dialect.name == "postgresql":
                 connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
             yield connection
@@ -164,7 +167,7 @@ class ExpertQueue:
                     row = {name: values[at] for name, values in fields.items()}
                     connection.execute(update(items).where(items.c.key == key).values(**row))
             new = [
-                {"key": key, "given": given[at], "near": near[at], "wanted": self.overlap, "taken": 0}
+                {"key": key, "given": given[at], "near": near[at], "wanted": self.overlap, "open": 1, "taken": 0}
                 | {name: values[at] for name, values in fields.items()}
                 for at, key in enumerate(keys)
                 if key not in held
@@ -251,7 +254,7 @@ class ExpertQueue:
             .where(leases.c.key == items.c.key, leases.c.until > now)
             .scalar_subquery()
         )
-        query = select(items).where(items.c.wanted > 0, ~replied, ~mine, others < items.c.wanted)
+        query = select(items).where(items.c.open == 1, ~replied, ~mine, others < items.c.wanted)
         query = query.order_by(items.c.value.desc(), items.c.key).limit(max(LOOK_AHEAD, 2 * count))
         chosen = apart(list(connection.execute(query)), count, self._last_near(connection, expert))
         until = now + self.lease
@@ -300,8 +303,12 @@ class ExpertQueue:
             connection.execute(insert(replies).values(**row))
             counts = int(kind != "skip") - int(before is not None and before.kind != "skip")
             if counts:
-                connection.execute(update(items).where(items.c.key == key).values(wanted=items.c.wanted - counts))
+                self._count(connection, key, item.wanted - counts)
         return "taken" if before is None else "changed"
+
+    @staticmethod
+    def _count(connection: Connection, key: int, wanted: int) -> None:
+        connection.execute(update(items).where(items.c.key == key).values(wanted=wanted, open=int(wanted > 0)))
 
     def _checked_label(self, label: int | None, kind: str) -> int:
         if kind not in KINDS:
@@ -317,7 +324,7 @@ class ExpertQueue:
         now = self.clock()
         with self._writing() as connection:
             query = (
-                select(replies.c.key, replies.c.kind, items.c.taken)
+                select(replies.c.key, replies.c.kind, items.c.taken, items.c.wanted)
                 .join(items, items.c.key == replies.c.key)
                 .where(replies.c.expert == expert)
                 .order_by(replies.c.at.desc())
@@ -328,7 +335,7 @@ class ExpertQueue:
                 return None
             connection.execute(delete(replies).where(replies.c.key == last.key, replies.c.expert == expert))
             if last.kind != "skip":
-                connection.execute(update(items).where(items.c.key == last.key).values(wanted=items.c.wanted + 1))
+                self._count(connection, last.key, last.wanted + 1)
             lease = {"key": last.key, "expert": expert, "since": 0.0, "until": now + self.lease}
             connection.execute(delete(leases).where(leases.c.key == last.key, leases.c.expert == expert))
             connection.execute(insert(leases).values(**lease))
@@ -338,8 +345,8 @@ class ExpertQueue:
         """Rows waiting, answered and leased; of each person how many answers of each kind, and the median seconds."""
         now = self.clock()
         with transaction(self.engine, writes=False) as connection:
-            waiting = connection.scalar(select(func.count()).select_from(items).where(items.c.wanted > 0))
-            done = connection.scalar(select(func.count()).select_from(items).where(items.c.wanted <= 0))
+            waiting = connection.scalar(select(func.count()).select_from(items).where(items.c.open == 1))
+            done = connection.scalar(select(func.count()).select_from(items).where(items.c.open == 0))
             held = connection.scalar(select(func.count()).select_from(leases).where(leases.c.until > now))
             counts = connection.execute(
                 select(replies.c.expert, replies.c.kind, func.count()).group_by(replies.c.expert, replies.c.kind)
