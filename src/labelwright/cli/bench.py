@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -194,6 +195,7 @@ def radduo(
 
 
 Sets = Annotated[str, typer.Option(help="cifar10, cifar100, mnist, fashion-mnist, gtsrb, orl-faces or facescrub")]
+Compared = Annotated[str, typer.Option(help="mnist, fashion-mnist, cifar10, gtsrb; cifar100 in the paper profile")]
 Profile = Annotated[str, typer.Option(help="compact (2 cores) or paper (the paper's own setting; a GPU)")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="repeats; the profile's when not given")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
@@ -242,24 +244,6 @@ def table2(
           device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
 
 
-@bench.command(epilog="Example: labelwright bench fig2 --dataset cifar10")
-def fig2(
-    dataset: Sets = "cifar10",
-    profile: Profile = "compact",
-    seeds: Seeds = None,
-    device: Device = "auto",
-    output: Pieces = RESULTS,
-    data_dir: DataDir = None,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Fig. 2: accuracy after every epoch, the paper's way of training; shares its pieces with table2."""
-    from labelwright.bench import table2 as room
-
-    _deep("fig2", room.run_table2, room.table, json, dataset=dataset, profile=profile, seeds=seeds, recipes=("paper",),
-          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
-
-
 @bench.command(epilog="Example: labelwright bench table1")
 def table1(data_dir: DataDir = None, json: Json = False) -> None:
     """Table I: the settings of every data set, the paper's and the compact ones, and whether its data is at hand."""
@@ -270,49 +254,6 @@ def table1(data_dir: DataDir = None, json: Json = False) -> None:
         say([dict(zip(rows[0], row, strict=True)) for row in rows[1:]], as_json=True)
         return
     _show(rows, "Settings")
-
-
-@bench.command(epilog="Example: labelwright bench framework --dataset gtsrb --seeds 1")
-def framework(
-    dataset: Annotated[
-        str, typer.Option(help="pendigits (SVMs), or a set of pictures (networks), as in table2")
-    ] = "cifar10",
-    profile: Profile = "compact",
-    seeds: Seeds = None,
-    device: Device = "auto",
-    output: Pieces = RESULTS,
-    data_dir: DataDir = None,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Filter, expert and imitator added one by one, under constant, bursty and changing noise. The same command goes on after
-    a stop."""
-    from labelwright.bench import framework as room
-
-    _deep("framework", room.run_framework, room.table, json, dataset=dataset, profile=profile, seeds=seeds,
-          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
-
-
-@bench.command(epilog="Example: labelwright bench qactor --dataset cifar10 --seeds 1")
-def qactor(
-    dataset: Sets = "cifar10",
-    profile: Profile = "compact",
-    seeds: Seeds = None,
-    device: Device = "auto",
-    output: Pieces = RESULTS,
-    data_dir: DataDir = None,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Deep QAL in QActor's setting: 30 and 60 % wrong labels, fixed and dynamic budgets, margin and CENT. The same command goes
-    on after a stop."""
-    from labelwright.bench import qactor as room
-
-    _deep("qactor", room.run_qactor, room.table, json, dataset=dataset, profile=profile, seeds=seeds,
-          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
-
-
-Compared = Annotated[str, typer.Option(help="mnist, fashion-mnist, cifar10, gtsrb; cifar100 in the paper profile")]
 
 
 @bench.command(epilog="Example: labelwright bench table3 --dataset mnist --profile compact --seeds 1")
@@ -335,41 +276,62 @@ def table3(
           half=half, device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
 
 
-@bench.command(epilog="Example: labelwright bench fig7 --dataset cifar10 --seeds 1")
-def fig7(
-    dataset: Compared = "cifar10",
-    profile: Profile = "compact",
-    seeds: Seeds = None,
-    device: Device = "auto",
-    output: Pieces = RESULTS,
-    data_dir: DataDir = None,
-    seed: Seed = 0,
-    json: Json = False,
+def _experiment(
+    name: str,
+    sentence: str,
+    *,
+    room: str,
+    run: str,
+    rows_of: str = "table",
+    sets: Any = Sets,
+    default: str = "cifar10",
+    **more: Any,
 ) -> None:
-    """Fig. 7: CopyNet under 20, 30 and 40 % of wrong labels; shares its pieces with table3."""
-    from labelwright.bench import table3 as room
+    """Add a command that runs an experiment of ``labelwright.bench`` and has the usual options only.
 
-    _deep("fig7", room.run_fig7, room.fig7_table, json, dataset=dataset, profile=profile, seeds=seeds,
-          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
+    room, run, rows_of: the module, its function that runs it, and the one that makes a table of it. sets, default: of data.
+    """
+
+    def command(
+        dataset: str = default,
+        profile: Profile = "compact",
+        seeds: Seeds = None,
+        device: Device = "auto",
+        output: Pieces = RESULTS,
+        data_dir: DataDir = None,
+        seed: Seed = 0,
+        json: Json = False,
+    ) -> None:
+        place = import_module(f"labelwright.bench.{room}")
+        _deep(name, getattr(place, run), getattr(place, rows_of), json, dataset=dataset, profile=profile, seeds=seeds,
+              device=device, output=output, data_dir=data_dir, seed=seed, **more)  # fmt: skip
+
+    command.__annotations__["dataset"] = sets
+    example = f"Example: labelwright bench {name} --dataset {default} --seeds 1"
+    bench.command(name, help=f"{sentence} The same command goes on after a stop.", epilog=example)(command)
 
 
-@bench.command(epilog="Example: labelwright bench transfer --dataset mnist --seeds 1")
-def transfer(
-    dataset: Compared = "mnist",
-    profile: Profile = "compact",
-    seeds: Seeds = None,
-    device: Device = "auto",
-    output: Pieces = RESULTS,
-    data_dir: DataDir = None,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Another noise pattern, and noise that fluctuates: CopyNet's Expert retrained with a tenth of the truth and of the
-    epochs. The same command goes on after a stop."""
-    from labelwright.bench import transfer as room
-
-    _deep("transfer", room.run_transfer, room.table, json, dataset=dataset, profile=profile, seeds=seeds,
-          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
+_experiment(
+    "fig2", "Fig. 2: accuracy after every epoch, the paper's way of training; shares its pieces with table2.",
+    room="table2", run="run_table2", recipes=("paper",),
+)  # fmt: skip
+_experiment(
+    "framework", "Filter, expert and imitator added one by one, under constant, bursty and changing noise.",
+    room="framework", run="run_framework",
+    sets=Annotated[str, typer.Option(help="pendigits (SVMs), or a set of pictures (networks), as in table2")],
+)  # fmt: skip
+_experiment(
+    "qactor", "Deep QAL in QActor's setting: 30 and 60 % wrong labels, fixed and dynamic budgets, margin and CENT.",
+    room="qactor", run="run_qactor",
+)  # fmt: skip
+_experiment(
+    "fig7", "Fig. 7: CopyNet under 20, 30 and 40 % of wrong labels; shares its pieces with table3.",
+    room="table3", run="run_fig7", rows_of="fig7_table", sets=Compared,
+)  # fmt: skip
+_experiment(
+    "transfer", "Another noise pattern, and noise that fluctuates: CopyNet's Expert retrained with a tenth of the truth.",
+    room="transfer", run="run_transfer", sets=Compared, default="mnist",
+)  # fmt: skip
 
 
 def _show(rows: list[list[str]], title: str) -> None:
