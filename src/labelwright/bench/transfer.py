@@ -33,7 +33,8 @@ BUDGETS = (0.02, 0.1)
 STREAM = (12, 500)
 """Batches and rows of the stream whose noise fluctuates."""
 BASE, BURST = 0.2, 0.6
-EXPERTS = ("dense", "fusing")
+EXPERTS = ("fusing", "dense")
+"""Run one after the other; the result is written after each."""
 
 
 def corruption(pattern: str, setting: Setting, classes: int, rate: float | None = None) -> Corruption:
@@ -68,11 +69,12 @@ def run_transfer(
     setting = find_setting(dataset, profile)
     count = setting.seeds if seeds is None else seeds
     folder = output / "pieces" / f"transfer-{dataset}-{profile}"
+    groups = [*((p, m) for p in PATTERNS for m in ("adapted", "anew")), ("fluctuating", "stream")]
     jobs = [
         Job(s, group, f"{method}-{expert}")
-        for s in range(seed, seed + count)
         for expert in EXPERTS
-        for group, method in (*((p, m) for p in PATTERNS for m in ("adapted", "anew")), ("fluctuating", "stream"))
+        for s in range(seed, seed + count)
+        for group, method in groups
     ]
 
     def piece(job: Job, path: Path, tick: Tick) -> dict[str, Any]:
@@ -83,22 +85,19 @@ def run_transfer(
         tick(path.stem)
         return record
 
-    found = run_all(jobs, piece, folder=folder, steps=1, settings=setting.settings, progress=progress)
-    patterns = {
-        pattern: {
-            expert: _averaged([{**a, **b} for a, b in zip(found[pattern, f"adapted-{expert}"],
-                                                          found[pattern, f"anew-{expert}"], strict=True)])
-            for expert in EXPERTS
-        }
-        for pattern in PATTERNS
-    }  # fmt: skip
-    streams = {expert: _mean_stream(found["fluctuating", f"stream-{expert}"]) for expert in EXPERTS}
     command = f"labelwright bench transfer --dataset {dataset} --profile {profile} --seeds {count}"
-    result = {
+    result: dict[str, Any] = {
         "experiment": "transfer", "dataset": dataset, "profile": profile, "seeds": count, "noise": setting.noise,
-        "patterns": patterns, "stream": streams, "provenance": provenance(command),
+        "patterns": {pattern: {} for pattern in PATTERNS}, "stream": {}, "provenance": provenance(command),
     }  # fmt: skip
-    written(result, output / f"transfer-{dataset}-{profile}.json", transfer_figure)
+    for expert in EXPERTS:
+        some = [job for job in jobs if job.method.endswith(f"-{expert}")]
+        found = run_all(some, piece, folder=folder, steps=1, settings=setting.settings, progress=progress)
+        for pattern in PATTERNS:
+            both = zip(found[pattern, f"adapted-{expert}"], found[pattern, f"anew-{expert}"], strict=True)
+            result["patterns"][pattern][expert] = _averaged([{**adapted, **anew} for adapted, anew in both])
+        result["stream"][expert] = _mean_stream(found["fluctuating", f"stream-{expert}"])
+        written(result, output / f"transfer-{dataset}-{profile}.json", transfer_figure)
     return result
 
 
@@ -245,11 +244,12 @@ def _mean_stream(runs: Sequence[Mapping[str, list[float]]]) -> dict[str, list[fl
 
 def table(result: Mapping[str, Any]) -> list[list[str]]:
     """Head and rows for people: accuracy with given labels on the new pattern, in percent."""
-    rows = [["over", "method", *(f"{expert} Expert" for expert in EXPERTS)]]
-    for pattern, experts in result["patterns"].items():
-        for name in experts[EXPERTS[0]]:
-            rows.append([f"symmetric to {pattern}", name, *(f"{experts[e][name]['mean']:.2f}" for e in EXPERTS)])
-    for name in result["stream"][EXPERTS[0]]:
-        means = [float(np.mean(result["stream"][expert][name])) for expert in EXPERTS]
+    experts = list(result["stream"])
+    rows = [["over", "method", *(f"{expert} Expert" for expert in experts)]]
+    for pattern, found in result["patterns"].items():
+        for name in found[experts[0]]:
+            rows.append([f"symmetric to {pattern}", name, *(f"{found[e][name]['mean']:.2f}" for e in experts)])
+    for name in result["stream"][experts[0]]:
+        means = [float(np.mean(result["stream"][expert][name])) for expert in experts]
         rows.append(["fluctuating", name, *(f"{mean:.2f}" for mean in means)])
     return rows
