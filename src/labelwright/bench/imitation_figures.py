@@ -17,7 +17,7 @@ def table3_figure(result: Mapping[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 2, figsize=(13, 10))
-    _bars(axes[0][0], result)
+    _dots(axes[0][0], result)
     _label_shares(axes[0][1], result)
     _fractions(axes[1][0], result)
     _turning(axes[1][1], result)
@@ -33,24 +33,37 @@ def table3_figure(result: Mapping[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def _bars(axis: Any, result: Mapping[str, Any]) -> None:
+def _errors(axis: Any, *, along: str) -> None:
+    """An axis of error in percent, evenly for factors: 0.5 and 1 % are as far apart as 15 and 30 %."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    one = axis.xaxis if along == "x" else axis.yaxis
+    (axis.set_xscale if along == "x" else axis.set_yscale)("log")
+    one.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    one.set_major_formatter(StrMethodFormatter("{x:g}"))
+    one.set_minor_formatter(NullFormatter())
+    (axis.set_xlabel if along == "x" else axis.set_ylabel)("error, %")
+
+
+def _dots(axis: Any, result: Mapping[str, Any]) -> None:
     methods = list(result["methods"])[::-1]
-    lowest = 100.0
-    for at, name in enumerate(methods):
-        row = result["methods"][name]
-        for part, shift, shade in (("half", -0.2, "#a9c7b8"), ("all", 0.2, GREEN)):
-            if part in row:
-                value = row[part]["alone"]["mean"]
-                lowest = min(lowest, value)
-                axis.barh(at + shift, value, 0.38, color=shade, xerr=row[part]["alone"]["ci95"], label=part)
-                axis.text(value, at + shift, f" {value:.1f}", va="center", fontsize=7)
+    for part, shade, filled in (("half", "#7dc3a0", "none"), ("all", GREEN, GREEN)):
+        found = [(at, result["methods"][n][part]) for at, n in enumerate(methods) if part in result["methods"][n]]
+        if not found:
+            continue
+        places, rows = zip(*found, strict=True)
+        error = [100 - row["alone"]["mean"] for row in rows]
+        half = [row["alone"]["ci95"] or 0.0 for row in rows]
+        axis.errorbar(error, places, xerr=half, fmt="o", color=shade, mfc=filled, label=f"{part} of the data")
+        if part == "all":
+            for at, value in zip(places, error, strict=True):
+                axis.annotate(
+                    f"{value:.2f}", (value, at), xytext=(0, 6), textcoords="offset points", fontsize=7, ha="center"
+                )
     axis.set_yticks(range(len(methods)), methods, fontsize=8)
-    axis.set_xlim(left=max(0.0, lowest - 5))
+    _errors(axis, along="x")
     axis.set_title("without given labels at test time", fontsize=11)
-    axis.set_xlabel("accuracy, %")
-    handles, labels = axis.get_legend_handles_labels()
-    first = {label: handle for handle, label in zip(handles, labels, strict=True)}
-    axis.legend(first.values(), [f"{name} of the data" for name in first], fontsize=8, frameon=False, loc="lower left")
+    axis.legend(fontsize=8, frameon=False, loc="upper right")
 
 
 def _lines(result: Mapping[str, Any]) -> dict[str, tuple[list[float], str, str]]:
@@ -73,10 +86,10 @@ def _lines(result: Mapping[str, Any]) -> dict[str, tuple[list[float], str, str]]
 
 def _label_shares(axis: Any, result: Mapping[str, Any]) -> None:
     for name, (values, shade, line) in _lines(result).items():
-        axis.plot(result["shares"], values, line, marker="o", color=shade, label=name)
-    axis.axhline(result["copying"], color=GREY, linestyle=":", label="copying the label")
+        axis.plot(result["shares"], [100 - value for value in values], line, marker="o", color=shade, label=name)
+    axis.axhline(100 - result["copying"], color=GREY, linestyle=":", label="copying the label")
     axis.set_xlabel("share of test rows with a given label")
-    axis.set_ylabel("accuracy, %")
+    _errors(axis, along="y")
     axis.set_title("given labels at test time, all data", fontsize=11)
     axis.legend(fontsize=8, frameon=False)
 
@@ -87,28 +100,29 @@ def _fractions(axis: Any, result: Mapping[str, Any]) -> None:
         **{f: result["methods"].get(f"copynet-fusing {100 * f:.0f} %") for f in (0.5, 0.1, 0.02)},
     }
     found = {fraction: row["all"] for fraction, row in sorted(rows.items()) if row}
-    axis.plot(list(found), [row["alone"]["mean"] for row in found.values()], "-o", color=GREEN, label="Amateur alone")
-    axis.plot(
-        list(found), [row["own"]["mean"] for row in found.values()], "-s", color="#4c9f78", label="Expert, with labels"
+    lines = (
+        ("alone", "-o", GREEN, "Amateur alone"),
+        ("own", "-s", "#4c9f78", "Expert, with labels"),
+        ("fused", "--^", "#9fcdb5", "Amateur + Bayes fusion, with labels"),
     )
-    axis.plot(list(found), [row["fused"]["mean"] for row in found.values()], "--^", color="#9fcdb5",
-              label="Amateur + Bayes fusion, with labels")  # fmt: skip
+    for who, line, shade, label in lines:
+        axis.plot(list(found), [100 - row[who]["mean"] for row in found.values()], line, color=shade, label=label)
     for fraction, name in ((1.0, "copynet"), (0.1, "copynet 10 %")):
         row = result["methods"].get(name)
         if row:
             label = "the paper's dense Expert, with labels" if fraction == 1.0 else None
-            axis.plot([fraction], [row["all"]["own"]["mean"]], "D", color="#c28a1a", label=label)
+            axis.plot([fraction], [100 - row["all"]["own"]["mean"]], "D", color="#c28a1a", label=label)
     plain = result["methods"].get("plain")
     if plain:
-        axis.axhline(plain["all"]["alone"]["mean"], color=BLUE, linestyle=":", label="plain network alone")
-        axis.axhline(
-            plain["all"]["fused"]["mean"], color=BLUE, linestyle="--", label="plain + Bayes fusion, with labels"
-        )
-    axis.axhline(result["copying"], color=GREY, linestyle=":", label="copying the label")
+        axis.axhline(100 - plain["all"]["alone"]["mean"], color=BLUE, linestyle=":", label="plain network alone")
+        fused = 100 - plain["all"]["fused"]["mean"]
+        axis.axhline(fused, color=BLUE, linestyle="--", label="plain + Bayes fusion, with labels")
+    axis.axhline(100 - result["copying"], color=GREY, linestyle=":", label="copying the label")
     axis.set_xscale("log")
     axis.set_xticks(list(found), [f"{100 * fraction:.0f} %" for fraction in found])
+    axis.minorticks_off()
     axis.set_xlabel("trusted fraction of the training rows")
-    axis.set_ylabel("accuracy, %")
+    _errors(axis, along="y")
     axis.set_title("how much truth the Expert needs", fontsize=11)
     axis.legend(fontsize=8, frameon=False)
 
@@ -119,7 +133,7 @@ def _turning(axis: Any, result: Mapping[str, Any]) -> None:
     axis.set_xlabel("epoch")
     if not row:
         return
-    axis.plot(range(len(row["lids"])), row["lids"], color=GREEN, label="local intrinsic dimensionality")
+    axis.plot(range(1, len(row["lids"])), row["lids"][1:], color=GREEN, label="local intrinsic dimensionality")
     axis.set_ylabel("local intrinsic dimensionality")
     turned = row["turned"][0]
     if turned is not None:
@@ -128,9 +142,10 @@ def _turning(axis: Any, result: Mapping[str, Any]) -> None:
     beside.plot(range(1, 1 + len(row["curve"])), row["curve"], color=BLUE, alpha=0.6, label="test accuracy, %")
     beside.set_ylabel("accuracy, %")
     beside.spines[["top"]].set_visible(False)
+    beside.set_ylim(top=100)
     handles = axis.get_legend_handles_labels(), beside.get_legend_handles_labels()
     axis.legend(
-        handles[0][0] + handles[1][0], handles[0][1] + handles[1][1], fontsize=8, frameon=False, loc="lower right"
+        handles[0][0] + handles[1][0], handles[0][1] + handles[1][1], fontsize=8, frameon=False, loc="center right"
     )
 
 
