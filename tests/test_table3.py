@@ -153,6 +153,8 @@ def test_the_commands_print_a_table_and_json(tiny, tmp_path):
 def test_what_cannot_run_is_one_sentence(tiny, monkeypatch):
     done = call_cli("bench", "table3", "--dataset", "iris")
     assert done.returncode == 2 and "there is no setting for 'iris'" in done.stderr
+    done = call_cli("bench", "table3", "--dataset", "bars", "--method", "magic")
+    assert done.returncode == 2 and "'magic' is no row of the table" in done.stderr
     with pytest.raises(SettingsError, match="there is no setting"):
         table3.run_table3("bars", profile="paper")
     monkeypatch.setattr(imitation, "SETTINGS", {("bars", "compact"): Setting("bars", "compact", rows=390, held=60)})

@@ -110,8 +110,8 @@ def _fractions(axis: Any, result: Mapping[str, Any]) -> None:
     for fraction, name in ((1.0, "copynet"), (0.1, "copynet 10 %")):
         row = result["methods"].get(name)
         if row:
-            label = "the paper's dense Expert, with labels" if fraction == 1.0 else None
-            axis.plot([fraction], [100 - row["all"]["own"]["mean"]], "D", color="#c28a1a", label=label)
+            told = "the paper's dense Expert, with labels" if fraction == 1.0 else None
+            axis.plot([fraction], [100 - row["all"]["own"]["mean"]], "D", color="#c28a1a", label=told)
     plain = result["methods"].get("plain")
     if plain:
         axis.axhline(100 - plain["all"]["alone"]["mean"], color=BLUE, linestyle=":", label="plain network alone")

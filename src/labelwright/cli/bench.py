@@ -262,6 +262,9 @@ def table3(
     profile: Profile = "compact",
     seeds: Seeds = None,
     half: Annotated[bool, typer.Option(help="with half of the data, too")] = True,
+    method: Annotated[
+        list[str] | None, typer.Option(help="only this row of the table; name several by repeating it")
+    ] = None,
     device: Device = "auto",
     output: Pieces = RESULTS,
     data_dir: DataDir = None,
@@ -273,7 +276,7 @@ def table3(
     from labelwright.bench import table3 as room
 
     _deep("table3", room.run_table3, room.table, json, dataset=dataset, profile=profile, seeds=seeds,
-          half=half, device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
+          half=half, methods=tuple(method) if method else None, device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
 
 
 def _experiment(
