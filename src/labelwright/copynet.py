@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from labelwright.errors import DataError, SettingsError
 from labelwright.learners.torch_classifier import TorchClassifier, checked_trust, labels_like
-from labelwright.types import Bools, Floats, Ints
+from labelwright.types import NO_LABEL, Bools, Floats, Ints
 
 
 class CopyNet(ClassifierMixin, BaseEstimator):
@@ -97,6 +97,8 @@ class CopyNet(ClassifierMixin, BaseEstimator):
     def adapt(self, X: Any, given: Any, true: Any, *, layers: str = "all", epochs: int | None = None) -> CopyNet:
         """Learn another noise pattern: retrain the Expert alone on the rows with a true label; the Amateur stays as it is.
 
+        X, given, true: as in :meth:`fit`; the fusing Expert reads the rows without a true label too.
+
         layers: of the Expert, "all" or "last" (of "fusing": the noise matrix alone). epochs: a tenth of the Amateur's when None.
         Source: methods section 4, "Transfer".
         """
@@ -109,11 +111,12 @@ class CopyNet(ClassifierMixin, BaseEstimator):
         sure, known = checked_trust(true, len(X))
         if not sure.any():
             raise DataError("no row has a true label; give the expert's label of some rows (true=, None where unknown)")
-        codes = self.amateur_._codes(given[sure])
-        true_codes = self.amateur_._codes(labels_like(known[sure], given))
-        proba = self.amateur_.predict_proba(X[sure])
+        codes = self.amateur_._codes(given)
+        settled = np.full(len(X), NO_LABEL, np.int64)
+        settled[sure] = self.amateur_._codes(labels_like(known[sure], given))
         turns = max(1, round(self.amateur_.epochs / 10)) if epochs is None else epochs
-        retrained(self.amateur_, proba, codes, true_codes, last=layers == "last", epochs=turns)
+        proba = self.amateur_.predict_proba(X)
+        retrained(self.amateur_, proba, codes, settled, last=layers == "last", epochs=turns)
         return self
 
     # ------------------------------------------------------------ judging

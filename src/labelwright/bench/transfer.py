@@ -25,7 +25,7 @@ from labelwright.noise.checks import Corruption
 from labelwright.noise.models import CIFAR10_PAIRS, MNIST_PAIRS
 from labelwright.noise.schedules import bursts
 from labelwright.posterior import NoiseModel
-from labelwright.types import Floats, Ints
+from labelwright.types import NO_LABEL, Floats, Ints
 
 PATTERNS = ("pair", "asymmetric", "sparse")
 BUDGETS = (0.02, 0.1)
@@ -172,7 +172,7 @@ def _adapted(setting: Setting, model: TorchClassifier, job: Job, data_dir: str |
             for layers in ("last", "all"):
                 name = f"{layers} layer(s), {count:,} {how}"
                 out[name] = _with_labels(_retrained(model, proba, drawn, some, layers=layers), drawn)
-        some = rows["drawn"]
+        some = rows["drawn"]  # those alone: no more is known to the control
         counted = NoiseModel.start(drawn.classes).updated(proba[some], drawn.given[some], drawn.true[some])
         out[f"Bayes' rule, {count:,} drawn"] = accuracy(counted.posterior(test, drawn.test_given), drawn.y_test)
     return out
@@ -185,7 +185,9 @@ def _retrained(
 
     other = TorchClassifier.from_bytes(model.to_bytes())
     turns = max(1, round(model.epochs / 10)) if epochs is None else epochs
-    retrained(other, proba[rows], drawn.given[rows], drawn.true[rows], last=layers == "last", epochs=turns)
+    true = np.full(len(drawn.given), NO_LABEL)
+    true[rows] = drawn.true[rows]
+    retrained(other, proba, drawn.given, true, last=layers == "last", epochs=turns)
     return other
 
 

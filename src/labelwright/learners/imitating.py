@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from labelwright.errors import SettingsError
 from labelwright.learners.networks import Dense
 from labelwright.learners.objectives import Make, Method, Minibatch, Objective, Task, one_hot
-from labelwright.types import Floats, Ints
+from labelwright.posterior import NoiseModel
+from labelwright.types import NO_LABEL, Floats, Ints
 
 if TYPE_CHECKING:
     from labelwright.learners.torch_classifier import TorchClassifier
@@ -24,8 +25,6 @@ STAY = 0.8
 """The prior of :class:`Fusing`: a label is right so often (as the posterior's), before anything is learned."""
 
 
-RETRAINED = 20.0
-"""Times the learning rate at which :class:`Fusing` is retrained by itself: its loss is convex, and steps are few."""
 FLOOR = 1e-3
 """Least probability that :class:`Fusing` reads: below it, how sure the Amateur is of being unsure says nothing."""
 
@@ -49,6 +48,13 @@ class Fusing(nn.Module):
         proba, given = x[:, :k], x[:, k:]
         heat = (0.1 * self.heat).exp()  # a tenth: its slope is of nats, the table's of shares
         return heat * proba.clamp_min(FLOOR).log() + given @ self.table.T  # type: ignore[no-any-return]
+
+    def begin(self, noise: NoiseModel, *, whole: bool) -> None:
+        """Take over a noise matrix; with ``whole`` the temperature too."""
+        with torch.no_grad():
+            self.table.copy_(torch.as_tensor(np.log(np.clip(noise.transition, FLOOR, None)), dtype=torch.float32))
+            if whole:
+                self.heat.fill_(10 * float(np.log(noise.temperature)))
 
     def last(self) -> list[nn.Parameter]:
         """The noise matrix alone: what changes when the pattern does."""
@@ -130,23 +136,28 @@ def expert_proba(model: TorchClassifier, proba: Floats, given: Ints) -> Floats:
 
 
 def retrained(model: TorchClassifier, proba: Floats, given: Ints, true: Ints, *, last: bool, epochs: int) -> None:
-    """Train the Expert inside a fitted model, all its layers or the last one, on these rows."""
+    """Train the Expert inside a fitted model, all its layers or the last one, on the rows whose true class is known.
+
+    proba: (n, K) of the Amateur. given: (n,). true: (n,) classes, NO_LABEL where unknown. The fusing Expert begins anew, at the
+    temperature and noise matrix that the posterior of methods section 5 finds in all rows; the known ones then teach it.
+    """
     from labelwright.learners.training import Inputs, Recipe, Trainer
 
     network, home = model.trainer_.network, model.trainer_.device
     assert isinstance(network, Cascade)
-    k = proba.shape[1]
-    values = np.concatenate([proba, np.eye(k)[given]], axis=1).astype(np.float32)
+    k, sure = proba.shape[1], true != NO_LABEL
+    if isinstance(network.expert, Fusing):
+        network.expert.begin(NoiseModel.start(k).updated(proba, given, true), whole=not last)
+    values = np.concatenate([proba, np.eye(k)[given]], axis=1)[sure].astype(np.float32)
     inputs = Inputs(torch.from_numpy(values).to(home), torch.ones(1, device=home), torch.zeros(1, device=home), home)
     changing = {id(w) for w in network.expert.last()} if last else set()
     frozen = [w for w in network.expert.parameters() if id(w) not in changing] if last else []
     for weight in frozen:
         weight.requires_grad_(False)
-    rate = model.learning_rate * (RETRAINED if isinstance(network.expert, Fusing) else 1.0)
-    recipe = Recipe(epochs, model.batch_size, rate, model.momentum, model.nesterov, model.weight_decay)
+    recipe = Recipe(epochs, model.batch_size, model.learning_rate, model.momentum, model.nesterov, model.weight_decay)
     seed = int(np.random.default_rng([model._seed, 1 + model._stage]).integers(2**62))
     trainer = Trainer(network.expert, device=home, precision=torch.float32)
-    trainer.run(inputs, torch.as_tensor(true, device=home), recipe, seed=seed)
+    trainer.run(inputs, torch.as_tensor(true[sure], device=home), recipe, seed=seed)
     for weight in frozen:
         weight.requires_grad_(True)
     model._stage += 1
