@@ -187,24 +187,27 @@ def transfer_figure(result: Mapping[str, Any], path: Path) -> None:
     for axis, (pattern, experts) in zip(axes, result["patterns"].items(), strict=False):
         row = experts[expert]
         names = list(row)[::-1]
-        values = [row[name]["mean"] for name in names]
+        values = [100 - row[name]["mean"] for name in names]
         shades = [BLACK if "nothing" in n else BLUE if "Bayes" in n else GREEN if "layer" in n else GREY for n in names]
-        axis.barh(names, values, color=shades)
+        axis.scatter(values, range(len(names)), color=shades, zorder=3)
+        axis.set_yticks(range(len(names)), names)
         for at, value in enumerate(values):
-            axis.text(value, at, f" {value:.1f}", va="center", fontsize=7)
-        axis.set_xlim(left=max(0.0, min(values) - 5))
+            axis.annotate(f"{value:.2f}", (value, at), xytext=(6, -3), textcoords="offset points", fontsize=7)
+        _errors(axis, along="x")
         axis.tick_params(axis="y", labelsize=7)
         axis.set_title(f"from symmetric to {pattern}", fontsize=11)
-        axis.set_xlabel("accuracy with given labels, %")
+        axis.set_xlabel("error with given labels, %")
     stream, last = result["stream"][expert], axes[-1]
     shades_of = {"copying": GREY, "as it was": "#9fcdb5", "adapted": GREEN, "from nothing": BLACK, "Bayes' rule": BLUE}
     x = range(1, 1 + len(stream["rate"]))
     for name, shade in shades_of.items():
-        last.plot(x, stream[name], color=shade, marker="o", markersize=3, label=name)
+        error = [max(100 - value, 0.1) for value in stream[name]]
+        last.plot(x, error, color=shade, marker="o", markersize=3, label=name)
     last.axvline(len(stream["rate"]) / 2 + 0.5, color="#b03a2e", linestyle=":", label="pattern changes")
     last.set_title("rate 20 % with bursts to 60 %", fontsize=11)
     last.set_xlabel("batch")
-    last.set_ylabel("labels right, %")
+    _errors(last, along="y")
+    last.set_ylabel("labels wrong, % (0.1: none)")
     last.legend(fontsize=8, frameon=False)
     for axis in axes:
         axis.grid(alpha=0.25)
