@@ -177,9 +177,8 @@ class _Fit:
         """One number a rater: the share that is right, wrong ones spread evenly."""
         k = counts.shape[1]
         right, total = np.einsum("rkk->r", counts), counts.sum(axis=(1, 2))
-        pull = self.prior * k
         mean = right.sum() / max(total.sum(), _TINY)
-        skill = np.clip((right + pull * mean) / np.maximum(total + pull, _TINY), 1e-6, 1 - 1e-6)
+        skill = np.clip((right + self.prior * mean) / np.maximum(total + self.prior, _TINY), 1e-6, 1 - 1e-6)
         out = np.repeat(((1 - skill) / max(k - 1, 1))[:, None, None], k, 1).repeat(k, 2)
         out[:, np.arange(k), np.arange(k)] = skill[:, None]
         return np.asarray(out)
