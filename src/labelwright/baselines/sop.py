@@ -20,7 +20,9 @@ class SOP(Method):
     """The label is explained by p + s, where s = u * u at the given label and -v * v elsewhere is learned for each row.
 
     rate_u, rate_v: learning rates of u and v, above 0, by plain gradient descent; both start at 1e-8 times normal draws.
-    Without the consistency and balance terms of SOP+. Source: methods section 6; Liu et al. 2022, equations 3 to 5.
+    Without the consistency and balance terms of SOP+. Probabilities are at least 1e-8, not 1e-4 as in the authors' code: below
+    that no gradient flows, and rows that a young network is sure to be otherwise would stay so.
+    Source: methods section 6; Liu et al. 2022, equations 3 to 5.
 
     >>> SOP()
     SOP(rate_u=10.0, rate_v=10.0)
@@ -56,7 +58,7 @@ class _SOP(Objective):
 
     @staticmethod
     def of(logits: Tensor, given: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """(b,) cross-entropy of the explained label, which teaches the network and u, and squared error, which teaches v."""
+        """(b,) cross-entropy of the explained label, which teaches the network and u, and squared error, which teaches u and v."""
         up, down = (u.square() * given).clamp(0, 1), (v.square() * (1 - given)).clamp(0, 1)
         explained = (F.softmax(logits, 1) + up - down.detach()).clamp_min(_LEAST)
         explained = explained / explained.sum(1, keepdim=True)
