@@ -161,8 +161,7 @@ class CopyImitator(SoftImitator):
         """(heat, table (K, K) of true by given)."""
         from scipy.optimize import minimize
 
-        assert self._proba is not None
-        proba, k = self._proba, noise.classes
+        proba, k = np.asarray(self._proba), noise.classes
         logp = np.log(np.clip(proba, _LEAST, None))
         centre = np.concatenate([[np.log(noise.temperature)], np.log(np.clip(noise.transition, _LEAST, None)).ravel()])
         true = np.eye(k)[self._true]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from labelwright.baselines.rate import noise_rate
 from labelwright.errors import SettingsError
-from labelwright.learners.objectives import Make, Method, Minibatch, Objective, Observed, Task, Twins
+from labelwright.learners.objectives import Make, Method, Minibatch, Objective, Observed, Task, Twins, as_kind
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,9 @@ class _CoTeaching(Objective):
         self.state["dropped"] = torch.tensor(self.rate * min(1.0, epoch / max(1, self.gradual)))
 
     def losses(self, network: nn.Module, batch: Minibatch) -> Iterator[Tensor]:
-        assert isinstance(network, Twins)
+        twins = as_kind(network, Twins)
         first, second = (
-            F.cross_entropy(batch.forward(member, batch.x), batch.target, reduction="none")
-            for member in network.members
+            F.cross_entropy(batch.forward(member, batch.x), batch.target, reduction="none") for member in twins.members
         )
         yield self.exchanged(first, second)
 

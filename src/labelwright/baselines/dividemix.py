@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labelwright.errors import SettingsError
-from labelwright.learners.objectives import Make, Method, Minibatch, Objective, Observed, Task, Twins, one_hot
+from labelwright.learners.objectives import Make, Method, Minibatch, Objective, Observed, Task, Twins, as_kind, one_hot
 from labelwright.types import Floats
 
 
@@ -78,8 +78,7 @@ class _DivideMix(Objective):
     def begin_epoch(self, epoch: int, seen: Observed) -> None:
         if epoch < self.warm_up:
             return
-        assert isinstance(seen.network, Twins)
-        for at, member in enumerate(seen.network.members):
+        for at, member in enumerate(as_kind(seen.network, Twins).members):
             own = seen.proba(network=member).gather(1, self.given[:, None].to(self.given.device))[:, 0]
             loss = -own.clamp_min(1e-9).log().cpu().numpy()
             self.state["clean"][1 - at] = torch.as_tensor(believed(loss), dtype=torch.float32)
@@ -87,12 +86,12 @@ class _DivideMix(Objective):
         self.state["weight"] = torch.tensor(self.method.unlabelled * ramp)
 
     def losses(self, network: nn.Module, batch: Minibatch) -> Iterator[Tensor]:
-        assert isinstance(network, Twins)
-        for at, member in enumerate(network.members):
+        twins = as_kind(network, Twins)
+        for at, member in enumerate(twins.members):
             if self.state["weight"] < 0:
                 yield F.cross_entropy(batch.forward(member, batch.x), batch.target)
             else:
-                yield self.mixed(network, at, batch)
+                yield self.mixed(twins, at, batch)
 
     def mixed(self, network: Twins, at: int, batch: Minibatch) -> Tensor:
         """The loss of one network: believed rows with refined labels, the others with guessed ones, all mixed (MixMatch)."""

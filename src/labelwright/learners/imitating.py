@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from labelwright.errors import SettingsError
 from labelwright.learners.networks import Dense
-from labelwright.learners.objectives import Make, Method, Minibatch, Objective, Task, one_hot
+from labelwright.learners.objectives import Make, Method, Minibatch, Objective, Task, as_kind, one_hot
 from labelwright.posterior import NoiseModel
 from labelwright.types import NO_LABEL, Floats, Ints
 
@@ -111,7 +111,7 @@ class _Imitate(Objective):
         self.taught[known] = True
 
     def losses(self, network: nn.Module, batch: Minibatch) -> Iterator[Tensor]:
-        assert isinstance(network, Cascade)
+        network = as_kind(network, Cascade)
         given, true = batch.target, self.trusted[batch.index]
         logits = batch.forward(network, batch.x)
         share, sure = F.softmax(logits, 1).detach(), true >= 0
@@ -125,8 +125,7 @@ class _Imitate(Objective):
 
 def expert_proba(model: TorchClassifier, proba: Floats, given: Ints) -> Floats:
     """(n, K) probabilities of the Expert inside a fitted model, for the Amateur's probabilities and given classes."""
-    network = model.trainer_.network
-    assert isinstance(network, Cascade)
+    network = as_kind(model.trainer_.network, Cascade)
     home = model.trainer_.device
     network.eval()
     with torch.no_grad():
@@ -143,8 +142,7 @@ def retrained(model: TorchClassifier, proba: Floats, given: Ints, true: Ints, *,
     """
     from labelwright.learners.training import Inputs, Recipe, Trainer
 
-    network, home = model.trainer_.network, model.trainer_.device
-    assert isinstance(network, Cascade)
+    network, home = as_kind(model.trainer_.network, Cascade), model.trainer_.device
     k, sure = proba.shape[1], true != NO_LABEL
     if isinstance(network.expert, Fusing):
         network.expert.begin(NoiseModel.start(k).updated(proba, given, true), whole=not last)
@@ -166,7 +164,6 @@ def retrained(model: TorchClassifier, proba: Floats, given: Ints, true: Ints, *,
 def fresh_expert(model: TorchClassifier) -> TorchClassifier:
     """A copy of a fitted model whose Expert has learned nothing yet; its Amateur is the same."""
     other = type(model).from_bytes(model.to_bytes())
-    ours, new = other.trainer_.network, other._trainer().network
-    assert isinstance(ours, Cascade) and isinstance(new, Cascade)
+    ours, new = as_kind(other.trainer_.network, Cascade), as_kind(other._trainer().network, Cascade)
     ours.expert.load_state_dict(new.expert.state_dict())
     return other

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -143,6 +144,25 @@ class Twins(nn.Module):
             return self.members[0](x)  # type: ignore[no-any-return]
         shares = [F.softmax(member(x).float(), 1) for member in self.members]
         return torch.stack(shares).mean(0).clamp_min(1e-12).log()
+
+
+Kind = TypeVar("Kind", bound=nn.Module)
+
+
+def as_kind(network: nn.Module, kind: type[Kind]) -> Kind:
+    """``network``, which a method's own ``network`` made. Raises TypeError for another: the method was changed after the fit.
+
+    >>> as_kind(nn.Linear(1, 1), Twins)
+    Traceback (most recent call last):
+        ...
+    TypeError: the network is a Linear, not the Twins that the method trains; fit again after changing the method
+    """
+    if not isinstance(network, kind):
+        raise TypeError(
+            f"the network is a {type(network).__name__}, not the {kind.__name__} that the method trains; fit again after "
+            "changing the method"
+        )
+    return network
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
