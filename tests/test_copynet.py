@@ -138,7 +138,7 @@ def test_no_trusted_row_is_one_sentence(fitted):
             fitted.adapt(X, given, nobody)
 
 
-def test_a_class_without_trusted_rows_is_taken_at_its_word():
+def test_a_class_without_trusted_rows_is_taken_at_its_word(tmp_path):
     X, y, given = blobs(900)
     with pytest.warns(UserWarning, match="no trusted row has the true label"):
         some = model().fit(X, given, np.where(y != "owl", y, None))
@@ -146,6 +146,10 @@ def test_a_class_without_trusted_rows_is_taken_at_its_word():
     owls = given == "owl"
     np.testing.assert_array_equal(some.predict_proba(X[owls], given[owls]), some.predict_proba(X[owls]))
     assert (some.predict(X[y == "owl"]) == "owl").mean() > 0.5
+    some.save(tmp_path / "c.safetensors")
+    again = CopyNet.load(tmp_path / "c.safetensors")
+    assert again.unvouched_.tolist() == ["owl"]
+    np.testing.assert_array_equal(again.predict_proba(X, given), some.predict_proba(X, given))
 
 
 def test_true_labels_that_contradict_themselves_are_not_trusted():

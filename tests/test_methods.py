@@ -338,7 +338,7 @@ def expert_weights() -> np.ndarray:
 
 def test_copynets_first_step_is_the_experts_and_then_the_amateurs():
     trusted = np.array([0, -1, 2, 1, -1, 2])
-    network, before = Cascade(linear(W0), linear(expert_weights())), expert_weights()
+    network, before = Cascade(linear(W0), linear(expert_weights()), 3), expert_weights()
     step(network, Imitate("dense").begin(task(trusted.tolist())))
     a = softmax(X @ W0.T)
     read, sure = np.concatenate([a, EYE[GIVEN]], axis=1), trusted >= 0
@@ -351,7 +351,7 @@ def test_copynets_first_step_is_the_experts_and_then_the_amateurs():
 
 def test_copynets_amateur_keeps_labels_that_nobody_vouched_for():
     trusted = np.array([0, -1, -1, 1, -1, -1])  # class 2 has no trusted row
-    network = Cascade(linear(W0), linear(expert_weights()))
+    network = Cascade(linear(W0), linear(expert_weights()), 3)
     step(network, Imitate("dense").begin(task(trusted.tolist())))
     a = softmax(X @ W0.T)
     read = np.concatenate([a, EYE[GIVEN]], axis=1)

@@ -6,6 +6,7 @@ Needs torch (the extra ``torch``).
 from __future__ import annotations
 
 import warnings
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +81,19 @@ class CopyNet(ClassifierMixin, BaseEstimator):
         seed = model.random_state if self.random_state is None else self.random_state
         self.amateur_ = clone(model).set_params(method=Imitate(self.expert, tuple(self.hidden)), random_state=seed)
         self.amateur_.fit(X, given, trusted=np.where(sure, known, None))
-        self.classes_ = self.amateur_.classes_
-        self._learned(np.unique(labels_like(known[sure], given)))
-        return self
-
-    def _learned(self, vouched: Any) -> None:
-        self.n_features_in_ = self.amateur_.n_features_in_
-        self.unvouched_ = np.setdiff1d(self.classes_, vouched)
+        self._take(self.amateur_)
         if len(self.unvouched_):
             warnings.warn(
                 f"no trusted row has the true label {self.unvouched_[:5].tolist()}: the Expert cannot learn it, and rows given "
                 "such a label are taken at their word",
-                stacklevel=3,
+                stacklevel=2,
             )
+        return self
+
+    def _take(self, amateur: TorchClassifier) -> None:
+        """Fitted attributes, as both networks have them."""
+        self.amateur_, self.classes_, self.n_features_in_ = amateur, amateur.classes_, amateur.n_features_in_
+        self.unvouched_ = amateur.classes_[~amateur.trainer_.network.taught.cpu().numpy()]
 
     def adapt(self, X: Any, given: Any, true: Any, *, layers: str = "all", epochs: int | None = None) -> CopyNet:
         """Learn another noise pattern: retrain the Expert alone on the rows with a true label; the Amateur stays as it is.
@@ -165,8 +166,7 @@ class CopyNet(ClassifierMixin, BaseEstimator):
         if not isinstance(found.method, Imitate):
             raise SettingsError(f"{path} holds a network, but no CopyNet; load it with TorchClassifier.load")
         model = CopyNet(clone(found).set_params(method=None), expert=found.method.expert, hidden=found.method.hidden)
-        model.amateur_, model.classes_, model.n_features_in_ = found, found.classes_, found.n_features_in_
-        model.unvouched_ = found.classes_[:0]
+        model._take(found)
         return model
 
 
@@ -174,7 +174,7 @@ def _contradicted(X: Any, sure: Bools, known: Any) -> Bools:
     """(n,) rows that are there more than once with different true labels; a warning says how many."""
     first: dict[bytes, Any] = {}
     apart: set[bytes] = set()
-    keys = [np.ascontiguousarray(X[at]).tobytes() if sure[at] else b"" for at in range(len(X))]
+    keys = [blake2b(X[at].tobytes(), digest_size=16).digest() if sure[at] else b"" for at in range(len(X))]
     for at in np.flatnonzero(sure):
         if first.setdefault(keys[at], known[at]) != known[at]:
             apart.add(keys[at])

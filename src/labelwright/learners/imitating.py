@@ -64,9 +64,13 @@ class Fusing(nn.Module):
 class Cascade(nn.Module):
     """The Amateur, whose output is the module's own, and the Expert, which reads 2K numbers."""
 
-    def __init__(self, amateur: nn.Module, expert: nn.Module):
+    taught: Tensor
+    """(K,) which classes had a trusted row; saved with the weights."""
+
+    def __init__(self, amateur: nn.Module, expert: nn.Module, classes: int):
         super().__init__()
         self.amateur, self.expert = amateur, expert
+        self.register_buffer("taught", torch.ones(classes, dtype=torch.bool))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, K) logits of the Amateur."""
@@ -95,7 +99,7 @@ class Imitate(Method):
         """See :class:`~labelwright.learners.objectives.Method`."""
         hidden = tuple(self.hidden)
         expert = Fusing(classes) if self.expert == "fusing" else Dense(2 * classes, classes, hidden=hidden)
-        return Cascade(make(), expert)
+        return Cascade(make(), expert, classes)
 
     def begin(self, task: Task) -> Objective:
         """See :class:`~labelwright.learners.objectives.Method`."""
@@ -112,6 +116,7 @@ class _Imitate(Objective):
 
     def losses(self, network: nn.Module, batch: Minibatch) -> Iterator[Tensor]:
         network = as_kind(network, Cascade)
+        network.taught.copy_(self.taught)
         given, true = batch.target, self.trusted[batch.index]
         logits = batch.forward(network, batch.x)
         share, sure = F.softmax(logits, 1).detach(), true >= 0
