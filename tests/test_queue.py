@@ -178,6 +178,12 @@ def test_a_name_with_quotes_is_a_name(url):
     assert [a.expert for a in q.collect(asked([1.0]))] == ["'; DROP TABLE queue_items; --"]
 
 
+def test_a_name_with_a_comma_is_paid_once(url):
+    q = filled(url, [1.0])
+    q.say("Lee, Ann", 0, label=1)
+    assert [a.cost for a in q.collect(asked([1.0]))] == [1.0]
+
+
 def test_answers_change_the_models_at_the_next_step(url):
     from sklearn.naive_bayes import GaussianNB
 

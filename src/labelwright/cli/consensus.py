@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -14,6 +14,9 @@ from rich.table import Table
 from labelwright.cli.app import app, say
 from labelwright.cli.common import Json
 from labelwright.errors import DataError
+
+if TYPE_CHECKING:
+    from labelwright.consensus import Consensus, Ratings
 
 
 @app.command(
@@ -38,9 +41,33 @@ def consensus(
     import numpy as np
     import pyarrow as pa
 
+    from labelwright.tables import write_tables
+
+    ratings = _read(file, row, rater, label)
+    found = ratings.consensus(model)
+    if output is not None:
+        columns = {
+            row: list(ratings.rows),
+            label: found.label.tolist(),
+            "probability": found.probability,
+            "agreement": found.agreement,
+            "answers": np.bincount(ratings.row, minlength=len(ratings.rows)),
+        }
+        write_tables(iter([pa.table(columns)]), output)
+    told = _told(found, model, disputed) | {"written": None if output is None else str(output)}
+    if json:
+        say(told, as_json=True)
+    else:
+        _show(told)
+
+
+def _read(file: Path, row: str, rater: str, label: str) -> Ratings:
+    """The answers in a file."""
+    import pyarrow as pa
+
     from labelwright.consensus import Ratings
     from labelwright.streams import label_text
-    from labelwright.tables import open_source, write_tables
+    from labelwright.tables import open_source
 
     source = open_source(str(file))
     for column in (row, rater, label):
@@ -52,20 +79,14 @@ def consensus(
         )
     rows, raters, labels = (label_text(table.column(name)) for name in (row, rater, label))
     said = [None if text is not None and text.lower() == "unsure" else text for text in labels]
-    ratings = Ratings.of(rows, raters, said)
-    found = ratings.consensus(model)
-    per_row = np.bincount(ratings.row, minlength=len(ratings.rows))
-    if output is not None:
-        columns = {
-            row: list(ratings.rows),
-            label: found.label.tolist(),
-            "probability": found.probability,
-            "agreement": found.agreement,
-            "answers": per_row,
-        }
-        write_tables(iter([pa.table(columns)]), output)
+    return Ratings.of(rows, raters, said)
+
+
+def _told(found: Consensus, model: str, disputed: int) -> dict[str, Any]:
+    """What is printed."""
+    ratings = found.ratings
     low, high = found.skill_interval()
-    told = {
+    return {
         "rows": len(ratings.rows),
         "answers": len(ratings.row),
         "model": model,
@@ -87,12 +108,7 @@ def consensus(
             }
             for at in found.disputed(disputed)
         ],
-        "written": None if output is None else str(output),
     }
-    if json:
-        say(told, as_json=True)
-    else:
-        _show(told)
 
 
 def _show(told: Mapping[str, Any]) -> None:

@@ -197,7 +197,7 @@ class ExpertQueue:
                 connection.execute(update(items).where(items.c.key.in_(part)).values(taken=1))
         for key in done:
             label, names = agreed[key]
-            yield Answer(key, label, names, self.cost * (names.count(", ") + 1))
+            yield Answer(key, label, ", ".join(names), self.cost * len(names))
 
     @staticmethod
     def _others(connection: Connection) -> list[Row[Any]]:
@@ -205,7 +205,7 @@ class ExpertQueue:
         query = select(replies).where(replies.c.kind == "answer").order_by(replies.c.at.desc()).limit(KNOWN)
         return list(connection.execute(query))
 
-    def _agreed(self, said: Sequence[Row[Any]], others: Sequence[Row[Any]]) -> dict[int, tuple[int, str]]:
+    def _agreed(self, said: Sequence[Row[Any]], others: Sequence[Row[Any]]) -> dict[int, tuple[int, list[str]]]:
         """key -> (class or NO_LABEL, names)."""
         from labelwright.consensus import Ratings
 
@@ -219,7 +219,7 @@ class ExpertQueue:
             ratings = Ratings.of(keys, experts, list(told.values()), classes=range(self.classes))
             best = ratings.consensus("one-coin").proba.argmax(axis=1)
             found |= {key: int(label) for key, label in zip(ratings.rows, best, strict=True) if key in found}
-        return {key: (int(found.get(key, NO_LABEL)), ", ".join(sorted(who))) for key, who in names.items()}
+        return {key: (int(found.get(key, NO_LABEL)), sorted(who)) for key, who in names.items()}
 
     # ------------------------------------------------------------ people's side
 
