@@ -145,6 +145,7 @@ def test_order_and_names_change_nothing(seed, model):
         (lambda: Ratings.of([], [], []), "nobody has said anything"),
         (lambda: Ratings.of([1], ["a"], ["owl"], classes=["cat"]), "'owl' is no class"),
         (lambda: Ratings.of([1, 1], ["a", "a"], ["x", "y"]), "said two things"),
+        (lambda: Ratings.of([1, None], ["a", "a"], ["x", "y"]), "1 answers name no row or no rater"),
         (lambda: Ratings.of([1], ["a"], ["x"]).consensus("best"), "unknown"),
         (lambda: Ratings.of([1], ["a"], ["x"]).consensus(prior=-1.0), "negative"),
     ],

@@ -51,6 +51,9 @@ class Ratings:
         said = np.array([one is not None and one == one for one in columns[2]], bool)
         if not said.any():
             raise DataError("nobody has said anything: no rating has a label")
+        nameless = sum(one is None or one != one for column in columns[:2] for one in column[said])
+        if nameless:
+            raise DataError(f"{nameless} answers name no row or no rater; fill these in, or leave the answers out")
         names = [_names(column[said]) for column in columns]
         if classes is not None:
             unknown = set(names[2]) - set(classes)
