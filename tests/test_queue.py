@@ -17,6 +17,7 @@ import pytest
 from labelwright.errors import DataError, SettingsError
 from labelwright.learners import Learners, as_learner
 from labelwright.ledger.queue import ExpertQueue
+from labelwright.ledger.queue_view import progress
 from labelwright.loop import System
 from labelwright.queries import FixedBudget
 from labelwright.selection import QualityOnly
@@ -110,7 +111,7 @@ def test_skipped_rows_go_to_others_and_the_kinds_that_name_no_class_count(url):
     assert keys(q.serve("bob", 9)) == [0]
     assert {a.key: a.label for a in q.collect(asked([1.0] * 4))} == dict.fromkeys((1, 2, 3), NO_LABEL)
     assert q.undo("ann") is None  # broken is with the loop
-    told = q.progress()
+    told = progress(q.engine, q.clock())
     assert told["waiting"] == 1 and told["answered"] == 3 and told["leased"] == 1
     assert told["experts"]["ann"] == {"skip": 1, "unsure": 1, "none": 1, "broken": 1, "seconds": None}
 
@@ -121,7 +122,7 @@ def test_a_skip_can_be_undone(url):
     assert keys(q.serve("ann", 1)) == [1]
     assert q.undo("ann") == 0
     assert set(keys(q.serve("ann", 2))) == {0, 1}
-    assert q.say("ann", 0, label=1) == "taken" and q.progress()["waiting"] == 1
+    assert q.say("ann", 0, label=1) == "taken" and progress(q.engine, q.clock())["waiting"] == 1
 
 
 def test_with_overlap_a_row_waits_for_several_and_hears_the_better_ones(url):
@@ -169,7 +170,7 @@ def test_what_is_no_answer_is_one_sentence(url, say, words):
     q = filled(url, [1.0])
     with pytest.raises((DataError, SettingsError), match=words) as caught:
         say(q)
-    assert len(str(caught.value)) < 200 and q.progress()["waiting"] == 1
+    assert len(str(caught.value)) < 200 and progress(q.engine, q.clock())["waiting"] == 1
 
 
 def test_a_name_with_quotes_is_a_name(url):
@@ -231,6 +232,7 @@ def test_many_people_at_once_lose_and_double_nothing(url):
 CHILD = """
 import sys
 from labelwright.ledger.queue import ExpertQueue
+from labelwright.ledger.queue_view import progress
 q = ExpertQueue(sys.argv[1], classes=3)
 while items := q.serve("ann"):
     q.say("ann", items[0].key, label=items[0].key % 3)

@@ -106,6 +106,40 @@ class FallibleExpert(Oracle):
         return other + (other >= label)
 
 
+class Several:
+    """Experts in a row: each question is put to all, and the first one's answer counts; the later ones are told that it is
+    closed, where they want to know.
+
+    >>> truth = Truth({0: np.array([1])})
+    >>> from labelwright.types import Rows
+    >>> query = Queries(Rows(np.zeros((1, 1)), np.array([0]), np.array([0])), np.ones(1), np.ones(1, int), np.ones(1))
+    >>> [a.expert for a in Several(Oracle(truth, name="first"), Oracle(truth, name="second")).ask(query)]
+    ['first']
+    """
+
+    def __init__(self, *experts: Expert):
+        self.experts = experts
+
+    def ask(self, queries: Queries) -> Iterator[Answer]:
+        """Ask all of them; of several answers to a row the first."""
+        return self._first([expert.ask(queries) for expert in self.experts])
+
+    def collect(self, outstanding: Queries) -> Iterator[Answer]:
+        """Late answers of all of them; of several to a row the first."""
+        return self._first([expert.collect(outstanding) for expert in self.experts])
+
+    def _first(self, told: list[Iterator[Answer]]) -> Iterator[Answer]:
+        known: set[int] = set()
+        for at, answers in enumerate(told):
+            for answer in answers:
+                if answer.key not in known:
+                    known.add(answer.key)
+                    for other in self.experts[at + 1 :]:
+                        if hasattr(other, "close"):
+                            other.close([answer.key])
+                    yield answer
+
+
 class FileExpert:
     """People who answer by file: questions stay in the ledger, answers come from a CSV with columns ``id,label``.
 

@@ -11,7 +11,7 @@ import numpy as np
 from labelwright.experts import Expert, NoExpert
 from labelwright.imitation import Imitator, NoImitator
 from labelwright.learners import Fetch, Learners
-from labelwright.queries import Budget, FixedBudget
+from labelwright.queries import Budget, FixedBudget, queries_at
 from labelwright.selection import Selector
 from labelwright.types import Answer, Answers, Batch, Corrections, Floats, Ints, Queries, Rows, Split, Verdict
 
@@ -201,6 +201,16 @@ class System:
             self.selector.hear(answers)
             self.ledger.settle(answers, self.parts)
         return answers
+
+    def revalued(self) -> Queries:
+        """The questions that wait, with the value, suggestion and confidence that the models give them now."""
+        rows = self.ledger.outstanding().rows
+        if not len(rows):
+            return Queries.none()
+        decision, proba = self.learners.quality.judge(rows.X)
+        asked = np.full(len(rows), int(Verdict.ASKED))
+        split = Split(rows, asked, rows.y, np.zeros(len(rows), bool), decision, proba, self.selector.noise)
+        return queries_at(split, np.arange(len(rows)), self.budget.value(split), "")
 
     @property
     def parts(self) -> Parts:

@@ -93,6 +93,9 @@ class Budget(Protocol):
     def choose(self, split: Split) -> Queries:
         """The rows to ask about. Pure: spends nothing."""
 
+    def value(self, split: Split) -> Floats:
+        """(n,) how much asking about each row of the split is worth."""
+
     def update(self, queries: Queries, split: Split) -> None:
         """The queries were put: count them."""
 
@@ -143,12 +146,18 @@ class FixedBudget:
         count = min(count, len(pool))
         if count <= 0:
             return Queries.none(split.rows.X.shape[1])
-        reads_decision = getattr(self.measure, "reads_decision", False)
-        scores = split.decision if reads_decision else split.posterior
-        value = np.asarray(self.measure(scores[pool], split.given[pool]), float)
+        value = self._valued(split, pool)
         best = np.argsort(-value, kind="stable")[:count]
         chosen = pool[best]
         return queries_at(split, chosen, value[best], getattr(self.measure, "__name__", "measure"))
+
+    def value(self, split: Split) -> Floats:
+        """(n,) by the measure, of each row of the split."""
+        return self._valued(split, np.arange(len(split)))
+
+    def _valued(self, split: Split, pool: Ints) -> Floats:
+        scores = split.decision if getattr(self.measure, "reads_decision", False) else split.posterior
+        return np.asarray(self.measure(scores[pool], split.given[pool]), float)
 
     def update(self, queries: Queries, split: Split) -> None:
         """Count the questions that were put. Raises BudgetError past the total."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import pyarrow as pa
 
 from labelwright import queries
 from labelwright.errors import DataError, LedgerError, SettingsError
-from labelwright.experts import Expert, FallibleExpert, FileExpert, NoExpert, Oracle
+from labelwright.experts import Expert, FallibleExpert, FileExpert, NoExpert, Oracle, Several
 from labelwright.imitation import Imitator, NoImitator, PosteriorImitator, SoftImitator
 from labelwright.learners import Learners
 from labelwright.ledger import History, SqlLedger
+from labelwright.ledger.change import carry_out
+from labelwright.ledger.queue import ExpertQueue
 from labelwright.loop import System
 from labelwright.queries import Budget, DynamicBudget, FixedBudget
-from labelwright.settings import MEASURES, SELECTORS, Settings, StateFolder, make_classifier, resolved
+from labelwright.settings import MEASURES, PEOPLE, SELECTORS, Settings, StateFolder, make_classifier, resolved
 from labelwright.streams import Accepted, Bad, Intake, class_names, comparable, label_text, numbered
 from labelwright.tables import Encoder, TableSource
 from labelwright.truth import Truth
@@ -42,7 +45,7 @@ class Progress:
 class Run:
     """One run: open it, iterate over it, close it.
 
-    settings: what decides. state: the folder. truth_source: "oracle" experts read the truth column.
+    settings: what decides. state: the folder. wait: seconds to wait after each batch for people to answer what was asked.
     """
 
     settings: Settings
@@ -50,6 +53,8 @@ class Run:
     strict: bool = False
     answers_file: Path | None = None
     repeated: int = 0
+    wait: float = 0.0
+    queue: ExpertQueue | None = field(default=None, init=False)
 
     def over(self, source: TableSource, *, test: TableSource | None = None) -> Iterator[Progress]:
         """Take the source's rows batch by batch, those that the ledger has already are skipped.
@@ -88,7 +93,19 @@ class Run:
         split = self.system.step(batch)
         if held_out is not None:
             self._measure(batch.number, *held_out)
+        self._people()
         return Progress(batch.id, batch.number, rows, _counts(split, bad), split.note, split.noise.rate)
+
+    def _people(self) -> None:
+        """What people said of corrections is carried out; their questions get the values of the present models; they are
+        waited for, where the run was asked to."""
+        if self.queue is None:
+            return
+        carry_out(self.ledger)
+        self.queue.rank(self.system.revalued())
+        end = time.monotonic() + self.wait
+        while self.queue.waiting() and time.monotonic() < end:
+            time.sleep(0.1)
 
     def _pending(self) -> Batch | None:
         """The batch that was recorded but not finished before a stop: out of the ledger, so that it is finished as it
@@ -111,9 +128,8 @@ class Run:
 
     def _open(self, first: pa.Table) -> None:
         columns = self.settings.columns
-        if self.settings.quality == "auto" and self._has_ledger():  # ledgers from before "auto" say "linear"
-            stored = self.state.history().settings.get("quality", "auto")
-            self.settings = replace(self.settings, quality=stored)
+        if self._has_ledger():
+            self.settings = self._as_before(self.state.history().settings)
         names = self.settings.classes or class_names(label_text(first.column(columns.label)))
         fresh = not self._has_ledger()
         if fresh and len(names) < 2:
@@ -136,11 +152,30 @@ class Run:
             encoder.fit(self._fit_rows(first))
             self.ledger.keep_encoder(encoder.to_bytes())
         self.truth = Truth(load=self._old_truth)
+        self.queue = self._queue()
         self.system = self._system()
         snapshot = self.history.snapshot()
         if snapshot is not None:
             self.system.restore(snapshot[1], self.fetch)
         self.ledger.resume(self.fetch)
+        if self.queue is not None:
+            self.queue.ask(self.ledger.outstanding())  # also those that were written down but not put before a stop
+
+    def _queue(self) -> ExpertQueue | None:
+        s = self.settings
+        if s.expert not in PEOPLE:
+            return None
+        return ExpertQueue(self.ledger.engine, classes=len(self.ledger.classes), overlap=s.overlap, cost=s.cost)
+
+    def _as_before(self, held: dict[str, Any]) -> Settings:
+        """The settings in the words of an older ledger: those from before "auto" say "linear", those from before the page say
+        "file" of people."""
+        settings = self.settings
+        if settings.quality == "auto":
+            settings = replace(settings, quality=held.get("quality", "auto"))
+        if settings.expert in PEOPLE and held.get("expert") in PEOPLE:
+            settings = replace(settings, expert=held["expert"])
+        return settings
 
     def _has_ledger(self) -> bool:
         """Whether there is a ledger with a batch: one without holds nothing but a start that came to nothing."""
@@ -213,12 +248,13 @@ class Run:
             return Oracle(self.truth, cost=s.cost)
         if s.expert == "fallible":
             return FallibleExpert(self.truth, classes=classes, error_rate=s.error_rate, cost=s.cost, seed=s.seed)
-        if s.expert == "file":
+        if s.expert in PEOPLE:
             path = self.answers_file or self.state.path / "answers.csv"
-            return FileExpert(path, ids=_Ids(self.history), classes=self.ledger.classes)
+            by_file = FileExpert(path, ids=_Ids(self.history), classes=self.ledger.classes)
+            return by_file if self.queue is None else Several(by_file, self.queue)
         if s.expert == "none":
             return NoExpert()
-        raise SettingsError(f"the expert {s.expert!r} is unknown; expected file, oracle, fallible or none")
+        raise SettingsError(f"the expert {s.expert!r} is unknown; expected people, oracle, fallible or none")
 
     # ------------------------------------------------------------ rows in
 

@@ -26,6 +26,12 @@ MEASURES = {
 }
 
 
+LATER = {"overlap": 1}
+"""Settings that came after the first ledgers, with their defaults."""
+PEOPLE = ("people", "file")
+"""Names of the expert that stands for people; ledgers of earlier versions say "file"."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What decides a run. The ledger remembers it, and refuses to go on with other settings."""
@@ -43,17 +49,19 @@ class Settings:
     dynamic: bool = False
     expected_batches: int = 20
     measure: str = "margin"
-    expert: str = "file"
+    expert: str = "people"
     error_rate: float = 0.1
     cost: float = 1.0
     buffer: int = 1000
     correct: float | None = 0.95
     max_rows: int = 20_000
     seed: int = 0
+    overlap: int = 1
 
     def noted(self) -> dict[str, Any]:
-        """As JSON values."""
-        return dict(json.loads(json.dumps(asdict(self))))
+        """As JSON values. What older ledgers do not know is left out while it has its default, so that they go on."""
+        told = dict(json.loads(json.dumps(asdict(self))))
+        return {name: value for name, value in told.items() if name not in LATER or value != LATER[name]}
 
     @staticmethod
     def of(noted: Mapping[str, Any]) -> Settings:

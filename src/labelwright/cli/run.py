@@ -42,7 +42,8 @@ def source_of(name: str, data_dir: str | None) -> TableSource:
 
 @app.command(
     epilog="Example: labelwright run reviews.csv --label sentiment --id review_id --budget 20 --state reviews\n\n"
-    "Answers: fill in the label column of STATE/questions.csv, save it as STATE/answers.csv, and run again."
+    "Answers: labelwright serve --state STATE; or fill in the label column of STATE/questions.csv and save it as "
+    "STATE/answers.csv. Run again to merge them."
 )
 def run(
     source: Annotated[
@@ -76,8 +77,10 @@ def run(
     dynamic: Annotated[bool, typer.Option(help="spend the total where the models are unsure")] = False,
     measure: Annotated[str, typer.Option(help="margin, least-distance, entropy, cent or random")] = "margin",
     expert: Annotated[
-        str, typer.Option(help="file (people, by CSV), none; with --truth also oracle, fallible")
-    ] = "file",
+        str, typer.Option(help="people (page and CSV), none; with --truth also oracle, fallible")
+    ] = "people",
+    overlap: Annotated[int, typer.Option(min=1, help="how many people answer each question")] = 1,
+    wait: Annotated[float, typer.Option(min=0, help="seconds to wait after each batch for people to answer")] = 0.0,
     error_rate: Annotated[float, typer.Option(min=0, max=1, help="of a fallible expert")] = 0.1,
     answers: Annotated[Path | None, typer.Option(help="CSV with id,label; default STATE/answers.csv")] = None,
     truth: Annotated[
@@ -110,9 +113,9 @@ def run(
     settings = Settings(
         columns, batch_size, first_batch, clean_rows, listed(classes) or None, selector, quality, classifier,
         budget, budget_total, dynamic, expected, measure, expert, error_rate, 1.0, buffer,
-        correct if correct > 0 else None, max_rows, seed,
+        correct if correct > 0 else None, max_rows, seed, overlap,
     )  # fmt: skip
-    job = Run(settings, place, strict=strict, answers_file=answers)
+    job = Run(settings, place, strict=strict, answers_file=answers, wait=wait)
     tested = source_of(test, data_dir) if test else None
     follow(job, opened, tested)
     summary = finish(job, opened, report=report)
@@ -199,7 +202,8 @@ def show(summary: dict[str, Any]) -> None:
     state = summary["state"]
     if summary.get("open_questions"):
         console.print(
-            f"{summary['open_questions']} open questions: answer {state}/questions.csv, save it as {state}/answers.csv."
+            f"{summary['open_questions']} open questions: labelwright serve --state {state}; or answer {state}/questions.csv, "
+            f"save it as {state}/answers.csv."
         )
     if summary.get("report"):
         console.print(f"Report: {summary['report']}")

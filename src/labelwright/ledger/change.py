@@ -12,6 +12,7 @@ from labelwright.errors import DataError
 from labelwright.ledger import schema
 from labelwright.ledger.columns import _sha, ipc_bytes, ipc_table, latest_scores
 from labelwright.ledger.history import History
+from labelwright.ledger.queue_view import close_reviews, pending_reviews
 from labelwright.ledger.schema import transaction
 from labelwright.ledger.sql import SqlLedger
 from labelwright.ledger.verify import attached_digest
@@ -61,6 +62,20 @@ def revert(
     return found
 
 
+def carry_out(ledger: SqlLedger) -> int:
+    """Take back the corrections that people found wrong, as they said it on the page. Returns how many."""
+    asked, history, done = pending_reviews(ledger.engine), History(ledger.engine), 0
+    for word in asked:
+        try:
+            revert(ledger, row=history.id_of(word["key"]), drop=word["verdict"] == "drop", who=word["expert"])
+            done += 1
+        except DataError:
+            pass  # it was taken back before
+    if asked:
+        close_reviews(ledger.engine, [word["key"] for word in asked])
+    return done
+
+
 def erase_rows(ledger: SqlLedger, ids: list[str], *, who: str = "user") -> int:
     """Forget the content of rows (a person's right): their columns and salts become null, their digests stay, so the
     chain still holds. Verdicts and row ids stay. What was kept of rows with these ids that were set aside goes too.
@@ -106,4 +121,4 @@ def _erased_payloads(connection: Connection, keys: list[int]) -> dict[str, str]:
     return left
 
 
-__all__ = ["erase_rows", "revert"]
+__all__ = ["carry_out", "erase_rows", "revert"]

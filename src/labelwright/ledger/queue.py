@@ -6,86 +6,34 @@ lies here until the loop writes it into the ledger's chain, so answers wait whil
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    Row,
-    Table,
-    Text,
-    and_,
-    delete,
-    exists,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Engine, Row, and_, bindparam, delete, exists, func, insert, select, update
 
 from labelwright.errors import DataError, SettingsError
+from labelwright.ledger.people import checked_name
+from labelwright.ledger.queue_tables import create, items, leases, replies, writing
 from labelwright.ledger.schema import open_engine, transaction
-from labelwright.types import NO_LABEL, Answer, Floats, Ints, Queries
-
-tables = MetaData()
-items = Table(
-    "queue_items",
-    tables,
-    Column("key", BigInteger, primary_key=True, autoincrement=False),
-    Column("given", Integer, nullable=False),
-    Column("suggestion", Integer, nullable=False),
-    Column("confidence", Float(53), nullable=False),
-    Column("value", Float(53), nullable=False),
-    Column("near", Integer, nullable=False),  # rows of one bucket look alike
-    Column("wanted", Integer, nullable=False),  # answers that are still to come
-    Column("open", Integer, nullable=False),  # 1 while any is: an equality, so that the index gives the order
-    Column("taken", Integer, nullable=False),  # the loop has it
-)
-replies = Table(
-    "queue_replies",
-    tables,
-    Column("key", BigInteger, primary_key=True, autoincrement=False),
-    Column("expert", Text, primary_key=True),
-    Column("kind", Text, nullable=False),  # answer, unsure, none, broken, skip
-    Column("label", Integer, nullable=False),
-    Column("at", Float(53), nullable=False),
-    Column("seconds", Float(53)),
-)
-leases = Table(
-    "queue_leases",
-    tables,
-    Column("key", BigInteger, primary_key=True, autoincrement=False),
-    Column("expert", Text, primary_key=True),
-    Column("since", Float(53), nullable=False),
-    Column("until", Float(53), nullable=False),
-)
-Index("ix_queue_open", items.c.open, items.c.value.desc(), items.c.key)
-Index("ix_queue_expert", replies.c.expert, replies.c.at)
-Index("ix_queue_lease", leases.c.expert)
+from labelwright.types import NO_LABEL, Answer, Floats, Ints, Queries, Rows
 
 KINDS = ("answer", "unsure", "none", "broken", "skip")
 """What a person may say: a class; I cannot say; none of these classes; this row is broken; not now (another may)."""
 LOOK_AHEAD = 64
 KNOWN = 20_000
 _BITS = 12
-_LOCK = 7_115_120
 
 
 @dataclass(frozen=True)
 class Item:
-    """A question as it is served. given, suggestion: classes. confidence: of the suggestion. until: when the lease ends."""
+    """A question as it is served. given, suggestion: classes. confidence: of the suggestion. until: when the lease ends.
+    why: the measure that chose it. blind: the suggestion is not to be shown."""
 
     key: int
     given: int
@@ -93,6 +41,8 @@ class Item:
     confidence: float
     value: float
     until: float
+    why: str = ""
+    blind: bool = False
 
 
 class ExpertQueue:
@@ -122,24 +72,26 @@ class ExpertQueue:
         overlap: int = 1,
         lease: float = 600.0,
         cost: float = 1.0,
+        blind: float = 0.0,
+        gold: float = 0.0,
         clock: Callable[[], float] = time.time,
     ):
         if overlap < 1 or lease <= 0:
             raise SettingsError(
                 f"overlap={overlap} and lease={lease} are out of range; expected 1 or more, and above 0"
             )
+        if not (0 <= blind <= 1 and 0 <= gold < 1):
+            raise SettingsError(f"blind={blind} and gold={gold} are no shares; expected 0 to 1, and 0 to below 1")
         self.engine = open_engine(url) if isinstance(url, str) else url
         self.classes, self.overlap, self.lease, self.cost, self.clock = classes, overlap, lease, cost, clock
+        self.blind, self.gold = blind, gold
         self._turn = threading.Lock()  # threads take turns here, not by trying again and again for the database's lock
-        with self._writing() as connection:
-            tables.create_all(connection)
+        create(self.engine)
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         """One writer at a time, so that no two people are served the same item."""
-        with self._turn, transaction(self.engine, writes=True) as connection:
-            if self.engine.dialect.name == "postgresql":
-                connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        with self._turn, writing(self.engine) as connection:
             yield connection
 
     # ------------------------------------------------------------ the loop's side
@@ -150,30 +102,84 @@ class ExpertQueue:
             self._put(queries)
         return iter(())
 
-    def _put(self, queries: Queries) -> None:
-        keys = queries.rows.keys.tolist()
-        fields = {
-            "value": queries.value.astype(float).tolist(),
-            "suggestion": queries.suggestion.tolist(),
-            "confidence": queries.confidence.astype(float).tolist(),
-        }
-        given, near = queries.rows.y.tolist(), bucket(queries.rows.X).tolist()
+    def rank(self, queries: Queries) -> None:
+        """New values, suggestions and confidences for questions that wait; questions that are not there are not put."""
         with self._writing() as connection:
-            held: set[int] = set()
+            self._rank(connection, queries)
+
+    @staticmethod
+    def _rank(connection: Connection, queries: Queries) -> None:
+        names = ("at", "value", "suggestion", "confidence")
+        columns = (queries.rows.keys, queries.value.astype(float), queries.suggestion, queries.confidence.astype(float))
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*(c.tolist() for c in columns), strict=True)]
+        if rows:
+            changed: dict[str, Any] = {name: bindparam(name) for name in names[1:]}
+            connection.execute(update(items).where(items.c.key == bindparam("at")).values(**changed), rows)
+
+    def _put(self, queries: Queries) -> None:
+        keys = queries.rows.keys
+        with self._writing() as connection:
+            known = np.isin(keys, self._known(connection, keys.tolist()))
+            self._rank(connection, queries.take(known))
+            self._insert(connection, queries.take(~known), gold=np.full((~known).sum(), NO_LABEL))
+
+    @staticmethod
+    def _known(connection: Connection, keys: Sequence[int]) -> list[int]:
+        found = (connection.scalars(select(items.c.key).where(items.c.key.in_(part))) for part in _parts(keys))
+        return [key for part in found for key in part]
+
+    def _insert(self, connection: Connection, queries: Queries, *, gold: Ints) -> None:
+        if not len(queries):
+            return
+        columns = {
+            "key": queries.rows.keys,
+            "given": queries.rows.y,
+            "suggestion": queries.suggestion,
+            "confidence": queries.confidence.astype(float),
+            "value": queries.value.astype(float),
+            "near": bucket(queries.rows.X),
+            "gold": gold,
+            "open": (gold == NO_LABEL).astype(int),
+        }
+        same = {"why": queries.why, "wanted": self.overlap, "taken": 0, "decided": NO_LABEL, "decided_by": ""}
+        table = zip(*(column.tolist() for column in columns.values()), strict=True)
+        rows = [{**dict(zip(columns, row, strict=True)), **same} for row in table]
+        for start in range(0, len(rows), 10_000):
+            connection.execute(insert(items), rows[start : start + 10_000])
+
+    def put_gold(self, rows: Rows, *, seed: int = 0) -> int:
+        """Rows whose label ``y`` the owner vouches for, to be mixed in: they tell how good each person is, and how far a
+        suggestion sways them. Half are shown with a wrong suggestion, half with a wrong given label. Returns how many are new."""
+        rng = np.random.default_rng(seed)
+        n = len(rows)
+        other = (rows.y + rng.integers(1, self.classes, size=n)) % self.classes
+        swayed = rng.random(n) < 0.5
+        shown = Rows(rows.X, np.where(swayed, rows.y, other), rows.keys)
+        suggestion, sure = np.where(swayed, other, rows.y), rng.uniform(0.55, 0.95, size=n)
+        with self._writing() as connection:
+            fresh = ~np.isin(rows.keys, self._known(connection, rows.keys.tolist()))
+            queries = Queries(shown, np.zeros(n), suggestion, sure).take(fresh)
+            self._insert(connection, queries, gold=rows.y[fresh])
+        return int(fresh.sum())
+
+    def close(self, keys: Sequence[int]) -> None:
+        """These questions were answered elsewhere: nobody is asked any more."""
+        with self._writing() as connection:
             for part in _parts(keys):
-                held |= set(connection.scalars(select(items.c.key).where(items.c.key.in_(part))))
-            for at, key in enumerate(keys):
-                if key in held:
-                    row = {name: values[at] for name, values in fields.items()}
-                    connection.execute(update(items).where(items.c.key == key).values(**row))
-            new = [
-                {"key": key, "given": given[at], "near": near[at], "wanted": self.overlap, "open": 1, "taken": 0}
-                | {name: values[at] for name, values in fields.items()}
-                for at, key in enumerate(keys)
-                if key not in held
-            ]
-            for start in range(0, len(new), 10_000):
-                connection.execute(insert(items), new[start : start + 10_000])
+                closed = update(items).where(items.c.key.in_(part)).values(open=0, wanted=0, taken=1)
+                connection.execute(closed)
+
+    def waiting(self) -> int:
+        """How many questions wait for an answer."""
+        with transaction(self.engine, writes=False) as connection:
+            return int(connection.scalar(select(func.count()).select_from(items).where(items.c.open == 1)) or 0)
+
+    def withdraw(self, keys: Sequence[int]) -> None:
+        """Forget questions about rows that are gone."""
+        with self._writing() as connection:
+            for part in _parts(keys):
+                for table in (items, leases, replies):
+                    connection.execute(delete(table).where(table.c.key.in_(part)))
 
     def collect(self, outstanding: Queries) -> Iterator[Answer]:
         """The answers to questions put earlier that have all the opinions they wait for; each is given to the loop until the
@@ -185,19 +191,20 @@ class ExpertQueue:
         keys = outstanding.rows.keys.tolist()
         if not keys:
             return
-        with transaction(self.engine, writes=False) as connection:
+        with self._writing() as connection:
             done: list[int] = []
             for part in _parts(keys):
                 done += connection.scalars(select(items.c.key).where(items.c.key.in_(part), items.c.wanted <= 0)).all()
+                connection.execute(update(items).where(items.c.key.in_(part), items.c.wanted <= 0).values(taken=1))
             said = [row for part in _parts(done) for row in connection.execute(_told(part))]
+            ruled = [row for part in _parts(done) for row in connection.execute(_decided(part))]
             others = self._others(connection) if self.overlap > 1 else []
-        agreed = self._agreed(said, others)
-        with self._writing() as connection:
-            for part in _parts(done):
-                connection.execute(update(items).where(items.c.key.in_(part)).values(taken=1))
-        for key in done:
-            label, names = agreed[key]
-            yield Answer(key, label, ", ".join(names), self.cost * len(names))
+        settled = {row.key: row for row in ruled}
+        for key, (label, names) in self._agreed(said, others).items():
+            cost, lead = self.cost * len(names), settled.get(key)
+            if lead is not None:
+                label, names = lead.decided, [*names, f"{lead.decided_by} (lead)"]
+            yield Answer(key, label, ", ".join(names), cost)
 
     @staticmethod
     def _others(connection: Connection) -> list[Row[Any]]:
@@ -226,14 +233,17 @@ class ExpertQueue:
     def serve(self, expert: str, count: int = 1) -> list[Item]:
         """Lease up to ``count`` items to a person: those still held, then the most valuable that nobody else holds and that do
         not look like the one before."""
-        _checked_name(expert)
-        now = self.clock()
+        expert, now = checked_name(expert), self.clock()
         with self._writing() as connection:
             held = self._held(connection, expert, now)
             out = held[:count]
             if len(out) < count:
                 out += self._fresh(connection, expert, count - len(out), now)
-        return out
+        return [replace(item, blind=self.is_blind(expert, item.key)) for item in out]
+
+    def is_blind(self, expert: str, key: int) -> bool:
+        """Whether this person is shown this row without a suggestion: the same whenever it is asked."""
+        return _chance(expert, key, "blind") < self.blind
 
     def _held(self, connection: Connection, expert: str, now: float) -> list[Item]:
         connection.execute(delete(leases).where(leases.c.expert == expert, leases.c.until <= now))
@@ -256,24 +266,35 @@ class ExpertQueue:
         )
         query = select(items).where(items.c.open == 1, ~replied, ~mine, others < items.c.wanted)
         query = query.order_by(items.c.value.desc(), items.c.key).limit(max(LOOK_AHEAD, 2 * count))
-        chosen = apart(list(connection.execute(query)), count, self._last_near(connection, expert))
+        last = self._last(connection, expert)
+        tests = self._tests(connection, expert, last) if self.gold else []
+        chosen = [*tests, *apart(list(connection.execute(query)), count - len(tests), last.near if last else None)]
         until = now + self.lease
         if chosen:
             rows = [{"key": row.key, "expert": expert, "since": now, "until": until} for row in chosen]
             connection.execute(insert(leases), rows)
         return [_item(row, until) for row in chosen]
 
+    def _tests(self, connection: Connection, expert: str, last: Any) -> list[Row[Any]]:
+        """A gold row that the person has not seen, where it is time for one."""
+        if _chance(expert, last.key if last else 0, "gold") >= self.gold:
+            return []
+        seen = exists().where(and_(replies.c.key == items.c.key, replies.c.expert == expert))
+        mine = exists().where(and_(leases.c.key == items.c.key, leases.c.expert == expert))
+        query = select(items).where(items.c.gold >= 0, ~seen, ~mine).order_by(items.c.near, items.c.key).limit(1)
+        return list(connection.execute(query))
+
     @staticmethod
-    def _last_near(connection: Connection, expert: str) -> int | None:
-        """The bucket of what the person answered last."""
+    def _last(connection: Connection, expert: str) -> Any:
+        """Key and bucket of what the person answered last."""
         query = (
-            select(items.c.near)
+            select(items.c.key, items.c.near)
             .join(replies, replies.c.key == items.c.key)
             .where(replies.c.expert == expert)
             .order_by(replies.c.at.desc())
             .limit(1)
         )
-        return connection.execute(query).scalar()
+        return connection.execute(query).first()
 
     def say(
         self, expert: str, key: int, *, label: int | None = None, kind: str = "answer", seconds: float | None = None
@@ -284,7 +305,7 @@ class ExpertQueue:
         has the row's answer already: nothing changes then. An answer after the lease ran out counts like any other, as long
         as the row waits for one. Raises DataError for a row that was never asked about, and for what is no answer.
         """
-        _checked_name(expert)
+        expert = checked_name(expert)
         code = self._checked_label(label, kind)
         now = self.clock()
         with self._writing() as connection:
@@ -299,8 +320,19 @@ class ExpertQueue:
             if item.taken or (before is None and item.wanted <= 0 and kind != "skip"):
                 return "late"
             connection.execute(delete(replies).where(mine))
-            row = {"key": key, "expert": expert, "kind": kind, "label": code, "at": now, "seconds": seconds}
+            blind = int(self.is_blind(expert, key))
+            row = {
+                "key": key,
+                "expert": expert,
+                "kind": kind,
+                "label": code,
+                "at": now,
+                "seconds": seconds,
+                "blind": blind,
+            }
             connection.execute(insert(replies).values(**row))
+            if item.gold != NO_LABEL:
+                return "taken" if before is None else "changed"
             counts = int(kind != "skip") - int(before is not None and before.kind != "skip")
             if counts:
                 self._count(connection, key, item.wanted - counts)
@@ -324,7 +356,7 @@ class ExpertQueue:
         now = self.clock()
         with self._writing() as connection:
             query = (
-                select(replies.c.key, replies.c.kind, items.c.taken, items.c.wanted)
+                select(replies.c.key, replies.c.kind, items.c.taken, items.c.wanted, items.c.gold)
                 .join(items, items.c.key == replies.c.key)
                 .where(replies.c.expert == expert)
                 .order_by(replies.c.at.desc())
@@ -334,51 +366,37 @@ class ExpertQueue:
             if last is None or last.taken:
                 return None
             connection.execute(delete(replies).where(replies.c.key == last.key, replies.c.expert == expert))
-            if last.kind != "skip":
+            if last.kind != "skip" and last.gold == NO_LABEL:
                 self._count(connection, last.key, last.wanted + 1)
             lease = {"key": last.key, "expert": expert, "since": 0.0, "until": now + self.lease}
             connection.execute(delete(leases).where(leases.c.key == last.key, leases.c.expert == expert))
             connection.execute(insert(leases).values(**lease))
         return int(last.key)
 
-    def progress(self) -> dict[str, Any]:
-        """Rows waiting, answered and leased; of each person how many answers of each kind, and the median seconds."""
-        now = self.clock()
-        with transaction(self.engine, writes=False) as connection:
-            waiting = connection.scalar(select(func.count()).select_from(items).where(items.c.open == 1))
-            done = connection.scalar(select(func.count()).select_from(items).where(items.c.open == 0))
-            held = connection.scalar(select(func.count()).select_from(leases).where(leases.c.until > now))
-            counts = connection.execute(
-                select(replies.c.expert, replies.c.kind, func.count()).group_by(replies.c.expert, replies.c.kind)
-            ).all()
-            spent = connection.execute(
-                select(replies.c.expert, replies.c.seconds).where(replies.c.seconds.is_not(None))
-            ).all()
-        people: dict[str, dict[str, Any]] = {}
-        for expert, kind, count in counts:
-            people.setdefault(expert, {})[kind] = int(count)
-        for expert in people:
-            own = [seconds for who, seconds in spent if who == expert]
-            people[expert]["seconds"] = float(np.median(own)) if own else None
-        return {"waiting": int(waiting or 0), "answered": int(done or 0), "leased": int(held or 0), "experts": people}
-
 
 def _told(keys: Sequence[int]) -> Any:
     return select(replies).where(replies.c.key.in_(keys), replies.c.kind != "skip")
 
 
+def _decided(keys: Sequence[int]) -> Any:
+    return select(items.c.key, items.c.decided, items.c.decided_by).where(
+        items.c.key.in_(keys), items.c.decided != NO_LABEL
+    )
+
+
+def _chance(expert: str, key: int, what: str) -> float:
+    """A number in [0, 1) that depends on these alone."""
+    digest = hashlib.blake2b(f"{what}:{key}:{expert}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
 def _item(row: Row[Any], until: float) -> Item:
-    return Item(row.key, row.given, row.suggestion, row.confidence, row.value, until)
+    return Item(row.key, row.given, row.suggestion, row.confidence, row.value, until, row.why)
 
 
 def _parts(keys: Sequence[int], size: int = 500) -> Iterator[Sequence[int]]:
     for start in range(0, len(keys), size):
         yield keys[start : start + size]
-
-
-def _checked_name(expert: str) -> None:
-    if not expert or len(expert) > 200:
-        raise DataError("an expert needs a name of 1 to 200 characters")
 
 
 def apart(rows: Sequence[Any], count: int, last: int | None) -> list[Any]:
