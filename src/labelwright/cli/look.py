@@ -38,7 +38,9 @@ def status(state: State = Path("state"), ledger: LedgerUrl = None, json: Json = 
 @app.command(epilog="Example: labelwright questions --state reviews --output questions.csv")
 def questions(
     state: State = Path("state"),
-    output: Annotated[Path | None, typer.Option(help="write them as CSV, to be answered")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="write them as CSV, or as Label Studio tasks (.json), to be answered")
+    ] = None,
     ledger: LedgerUrl = None,
     json: Json = False,
 ) -> None:
@@ -47,7 +49,13 @@ def questions(
 
     history = folder(state, ledger).history()
     if output is not None:
-        count = write_questions(history, output)
+        if output.suffix.lower() == ".json":
+            from labelwright.answers import hidden_columns
+            from labelwright.interchange import write_tasks
+
+            count = write_tasks(history, output, hidden=hidden_columns(history))
+        else:
+            count = write_questions(history, output)
         say({"questions": count, "output": str(output)}, as_json=json, text=f"wrote {count} questions to {output}")
         return
     asked = [{k: v for k, v in q.items() if k not in ("key", "label")} for q in open_questions(history)]

@@ -147,7 +147,7 @@ class ExpertQueue:
         for start in range(0, len(rows), 10_000):
             connection.execute(insert(items), rows[start : start + 10_000])
 
-    def put_gold(self, rows: Rows, *, seed: int = 0) -> int:
+    def put_gold(self, rows: Rows, *, seed: int = 0, why: str = "") -> int:
         """Rows whose label ``y`` the owner vouches for, to be mixed in: they tell how good each person is, and how far a
         suggestion sways them. Half are shown with a wrong suggestion, half with a wrong given label. Returns how many are new."""
         rng = np.random.default_rng(seed)
@@ -158,7 +158,7 @@ class ExpertQueue:
         suggestion, sure = np.where(swayed, other, rows.y), rng.uniform(0.55, 0.95, size=n)
         with self._writing() as connection:
             fresh = ~np.isin(rows.keys, self._known(connection, rows.keys.tolist()))
-            queries = Queries(shown, np.zeros(n), suggestion, sure).take(fresh)
+            queries = Queries(shown, np.zeros(n), suggestion, sure, why).take(fresh)
             self._insert(connection, queries, gold=rows.y[fresh])
         return int(fresh.sum())
 

@@ -75,17 +75,23 @@ def _picture(kind: pa.DataType, value: Any) -> str | None:
 
 
 def _vector_picture(values: list[Any]) -> str | None:
-    """A square of grey pixels, when the numbers look like one: a square number of them, none negative."""
+    pixels = vector_pixels(values)
+    if pixels is None:
+        return None
+    from PIL import Image
+
+    return _uri(Image.fromarray(pixels))
+
+
+def vector_pixels(values: list[Any]) -> Any:
+    """(side, side) uint8, when the numbers look like a grey picture: a square number of them, none negative; else None."""
     side = math.isqrt(len(values))
     if side not in SIDES or side * side != len(values) or any(v is None for v in values):
         return None
     pixels = np.asarray(values, float)
     if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() <= pixels.min():
         return None
-    from PIL import Image
-
-    scaled = np.round(255 * pixels / pixels.max()).astype(np.uint8).reshape(side, side)
-    return _uri(Image.fromarray(scaled))
+    return np.round(255 * pixels / pixels.max()).astype(np.uint8).reshape(side, side)
 
 
 def _uri(image: Any) -> str | None:

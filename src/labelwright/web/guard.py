@@ -1,0 +1,151 @@
+"""What stands before every page: who may come in, how often, how much they may send, and what browsers are told."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+FORM = 64 << 10
+"""Most bytes of a form; tasks for suggestions may be :data:`TASKS` long."""
+TASKS = 16 << 20
+PATIENCE = 20.0
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+POLICY = (
+    "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """ASGI middleware: security headers on everything, a bound on what is sent, and on a loopback site only requests that
+    name a loopback host (a page elsewhere cannot make a browser read it by giving its own name this address).
+
+    local: the site is for this machine alone. secure: it is reached by TLS.
+    """
+
+    def __init__(self, app: Any, *, local: bool, secure: bool):
+        self.app, self.local = app, local
+        extra = {"strict-transport-security": "max-age=31536000"} if secure else {}
+        self.headers = [(name.encode(), value.encode()) for name, value in {**HEADERS, **extra}.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = dict(scope["headers"])
+        still = scope["path"].startswith("/static/")
+        limit = TASKS if scope["path"].startswith("/label-studio/") else FORM
+
+        async def sent(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                held = {name for name, _ in message["headers"]}
+                mine = [(b"cache-control", b"max-age=300"), *self.headers] if still else self.headers
+                message["headers"] = [
+                    *message["headers"],
+                    *dict(reversed([h for h in mine if h[0] not in held])).items(),
+                ]
+            await send(message)
+
+        if self.local and host_of(given.get(b"host", b"").decode("latin-1")) not in LOOPBACK:
+            await _refused(
+                sent, 421, "This page answers to localhost only; start 'labelwright serve' with --host for others."
+            )
+            return
+        length = given.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > limit:
+            await _refused(sent, 413, f"That is too much: at most {limit >> 10} kB may be sent. Nothing was saved.")
+            return
+        await self.app(scope, _bounded(receive, limit), sent)
+
+
+def host_of(header: str) -> str:
+    """The host's name in a Host header, without the port.
+
+    >>> host_of("localhost:8000"), host_of("[::1]:80"), host_of("evil.example")
+    ('localhost', '::1', 'evil.example')
+    """
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.rpartition(":")[0] if ":" in header else header
+
+
+def _bounded(receive: Receive, limit: int) -> Receive:
+    """A body that goes on beyond the limit (chunked, without a length) ends as if the sender had gone."""
+    seen = 0
+
+    async def bounded() -> MutableMapping[str, Any]:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        return {"type": "http.disconnect"} if seen > limit else message
+
+    return bounded
+
+
+async def _refused(send: Send, status: int, text: str) -> None:
+    body = text.encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Rate:
+    """At most ``count`` events in ``seconds`` for each name; the names are forgotten as they grow quiet.
+
+    >>> rate = Rate(2, 60.0, clock=lambda: 0.0)
+    >>> [rate.allows("ann") for _ in range(3)], rate.allows("bob")
+    ([True, True, False], True)
+    """
+
+    def __init__(self, count: int, seconds: float, *, clock: Callable[[], float] = time.monotonic):
+        self.count, self.seconds, self.clock = count, seconds, clock
+        self._events: dict[str, deque[float]] = {}
+        self._turn = threading.Lock()
+
+    def allows(self, name: str, *, counted: bool = True) -> bool:
+        """Whether one more is allowed now; it counts, unless not ``counted``."""
+        now = self.clock()
+        with self._turn:
+            if len(self._events) > 10_000:
+                self._events = {
+                    who: when for who, when in self._events.items() if when and when[-1] > now - self.seconds
+                }
+            events = self._events.setdefault(name, deque())
+            while events and events[0] <= now - self.seconds:
+                events.popleft()
+            if len(events) >= self.count:
+                return False
+            if counted:
+                events.append(now)
+            return True
+
+
+def signed(secret: bytes, text: str) -> str:
+    """What a form must bring along, so that no other site can send it (HMAC-SHA-256)."""
+    return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+def same(first: str, second: str) -> bool:
+    """Whether two secrets are the same, in a time that tells nothing."""
+    return hmac.compare_digest(first.encode(), second.encode())
