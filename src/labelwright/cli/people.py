@@ -94,7 +94,9 @@ def _greet(at: str, desk: Desk, state: Path, *, json: bool, gold: float) -> None
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises SettingsError when that cannot be."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
+    made = socket.socket(
+        family, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # named, so that asyncio turns Nagle's delay off
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))

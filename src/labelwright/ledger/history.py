@@ -102,14 +102,7 @@ class History:
             .order_by(table.c.key, table.c.seq)
         )
         latest = {int(row.key): row for row in found}
-        ids = {
-            int(k): str(i)
-            for k, i in self._rows(
-                select(schema.rows.c.key, schema.rows.c.id).where(
-                    schema.rows.c.key.between(low, low + (1 << KEY_SHIFT) - 1)
-                )
-            )
-        }
+        ids = self.ids_in(number)
         rows = list(latest.values())
         return Records(
             np.array(list(latest), np.int64),
@@ -122,6 +115,12 @@ class History:
             [str(r.decider) for r in rows],
             [str(r.at) for r in rows],
         )
+
+    def ids_in(self, number: int) -> dict[int, str]:
+        """Row key -> the user's id, of batch ``number``."""
+        table, low = schema.rows, number << KEY_SHIFT
+        mine = table.c.key.between(low, low + (1 << KEY_SHIFT) - 1)
+        return {int(key): str(row_id) for key, row_id in self._rows(select(table.c.key, table.c.id).where(mine))}
 
     def all_records(self) -> Iterator[tuple[dict[str, Any], Records]]:
         """(batch entry, its records), batch after batch: memory does not grow with the stream."""

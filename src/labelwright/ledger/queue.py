@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Engine, Row, and_, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, select, update
 
 from labelwright.errors import DataError, SettingsError
+from labelwright.ledger import queue_sql as sql
 from labelwright.ledger.people import checked_name
 from labelwright.ledger.queue_tables import create, items, leases, replies, writing
 from labelwright.ledger.schema import open_engine, transaction
@@ -25,7 +26,7 @@ from labelwright.types import NO_LABEL, Answer, Floats, Ints, Queries, Rows
 
 KINDS = ("answer", "unsure", "none", "broken", "skip")
 """What a person may say: a class; I cannot say; none of these classes; this row is broken; not now (another may)."""
-LOOK_AHEAD = 64
+LOOK_AHEAD = 24
 KNOWN = 20_000
 _BITS = 12
 
@@ -233,68 +234,39 @@ class ExpertQueue:
     def serve(self, expert: str, count: int = 1) -> list[Item]:
         """Lease up to ``count`` items to a person: those still held, then the most valuable that nobody else holds and that do
         not look like the one before."""
-        expert, now = checked_name(expert), self.clock()
+        expert = checked_name(expert)
         with self._writing() as connection:
-            held = self._held(connection, expert, now)
-            out = held[:count]
-            if len(out) < count:
-                out += self._fresh(connection, expert, count - len(out), now)
-        return [replace(item, blind=self.is_blind(expert, item.key)) for item in out]
+            return self._serve(connection, expert, count)
+
+    def _serve(self, connection: Connection, expert: str, count: int) -> list[Item]:
+        now = self.clock()
+        held = connection.execute(sql.HELD, {"expert_": expert, "now_": now}).all()
+        out = [self._item(row, expert, row.until) for row in held[:count]]
+        return out + (self._fresh(connection, expert, count - len(out), now) if len(out) < count else [])
+
+    def _item(self, row: Row[Any], expert: str, until: float) -> Item:
+        blind = self.is_blind(expert, row.key)
+        return Item(row.key, row.given, row.suggestion, row.confidence, row.value, until, row.why, blind)
 
     def is_blind(self, expert: str, key: int) -> bool:
         """Whether this person is shown this row without a suggestion: the same whenever it is asked."""
         return _chance(expert, key, "blind") < self.blind
 
-    def _held(self, connection: Connection, expert: str, now: float) -> list[Item]:
-        connection.execute(delete(leases).where(leases.c.expert == expert, leases.c.until <= now))
-        query = (
-            select(items, leases.c.until)
-            .join(leases, leases.c.key == items.c.key)
-            .where(leases.c.expert == expert, items.c.wanted > 0)
-            .order_by(leases.c.since, items.c.value.desc())
-        )
-        return [_item(row, row.until) for row in connection.execute(query)]
-
     def _fresh(self, connection: Connection, expert: str, count: int, now: float) -> list[Item]:
-        replied = exists().where(and_(replies.c.key == items.c.key, replies.c.expert == expert))
-        mine = exists().where(and_(leases.c.key == items.c.key, leases.c.expert == expert))
-        others = (
-            select(func.count())
-            .select_from(leases)
-            .where(leases.c.key == items.c.key, leases.c.until > now)
-            .scalar_subquery()
-        )
-        query = select(items).where(items.c.open == 1, ~replied, ~mine, others < items.c.wanted)
-        query = query.order_by(items.c.value.desc(), items.c.key).limit(max(LOOK_AHEAD, 2 * count))
-        last = self._last(connection, expert)
-        tests = self._tests(connection, expert, last) if self.gold else []
-        chosen = [*tests, *apart(list(connection.execute(query)), count - len(tests), last.near if last else None)]
+        who = {"expert_": expert, "now_": now}
+        last = connection.execute(sql.LAST, {"expert_": expert}).first()
+        wanted = {**who, "limit_": max(LOOK_AHEAD, 2 * count)}
+        tests: list[Row[Any]] = []
+        if self.gold and _chance(expert, last.key if last else 0, "gold") < self.gold:
+            tests = list(connection.execute(sql.TESTS, {"expert_": expert}))
+        found = connection.execute(sql.FRESH, wanted).all()
+        chosen = [*tests, *apart(found, count - len(tests), last.near if last else None)]
         until = now + self.lease
         if chosen:
+            connection.execute(sql.FORGET_STALE, who)
             rows = [{"key": row.key, "expert": expert, "since": now, "until": until} for row in chosen]
-            connection.execute(insert(leases), rows)
-        return [_item(row, until) for row in chosen]
-
-    def _tests(self, connection: Connection, expert: str, last: Any) -> list[Row[Any]]:
-        """A gold row that the person has not seen, where it is time for one."""
-        if _chance(expert, last.key if last else 0, "gold") >= self.gold:
-            return []
-        seen = exists().where(and_(replies.c.key == items.c.key, replies.c.expert == expert))
-        mine = exists().where(and_(leases.c.key == items.c.key, leases.c.expert == expert))
-        query = select(items).where(items.c.gold >= 0, ~seen, ~mine).order_by(items.c.near, items.c.key).limit(1)
-        return list(connection.execute(query))
-
-    @staticmethod
-    def _last(connection: Connection, expert: str) -> Any:
-        """Key and bucket of what the person answered last."""
-        query = (
-            select(items.c.key, items.c.near)
-            .join(replies, replies.c.key == items.c.key)
-            .where(replies.c.expert == expert)
-            .order_by(replies.c.at.desc())
-            .limit(1)
-        )
-        return connection.execute(query).first()
+            connection.execute(sql.LEASED, rows)
+        return [self._item(row, expert, until) for row in chosen]
 
     def say(
         self, expert: str, key: int, *, label: int | None = None, kind: str = "answer", seconds: float | None = None
@@ -305,42 +277,47 @@ class ExpertQueue:
         has the row's answer already: nothing changes then. An answer after the lease ran out counts like any other, as long
         as the row waits for one. Raises DataError for a row that was never asked about, and for what is no answer.
         """
-        expert = checked_name(expert)
-        code = self._checked_label(label, kind)
-        now = self.clock()
+        return self.say_and_serve(expert, key, label=label, kind=kind, seconds=seconds, count=0)[0]
+
+    def say_and_serve(
+        self,
+        expert: str,
+        key: int,
+        *,
+        label: int | None = None,
+        kind: str = "answer",
+        seconds: float | None = None,
+        count: int = 1,
+    ) -> tuple[str, list[Item]]:
+        """As :meth:`say`, then :meth:`serve`, in one transaction."""
+        expert, code = checked_name(expert), self._checked_label(label, kind)
         with self._writing() as connection:
-            item = connection.execute(select(items).where(items.c.key == key)).first()
-            if item is None:
-                raise DataError(f"nobody asked about row {key}; it may have been erased")
-            mine = and_(replies.c.key == key, replies.c.expert == expert)
-            before = connection.execute(select(replies).where(mine)).first()
-            connection.execute(delete(leases).where(leases.c.key == key, leases.c.expert == expert))
-            if before is not None and (before.kind, before.label) == (kind, code):
-                return "again"
-            if item.taken or (before is None and item.wanted <= 0 and kind != "skip"):
-                return "late"
-            connection.execute(delete(replies).where(mine))
-            blind = int(self.is_blind(expert, key))
-            row = {
-                "key": key,
-                "expert": expert,
-                "kind": kind,
-                "label": code,
-                "at": now,
-                "seconds": seconds,
-                "blind": blind,
-            }
-            connection.execute(insert(replies).values(**row))
-            if item.gold != NO_LABEL:
-                return "taken" if before is None else "changed"
-            counts = int(kind != "skip") - int(before is not None and before.kind != "skip")
-            if counts:
-                self._count(connection, key, item.wanted - counts)
+            done = self._say(connection, expert, key, kind, code, seconds)
+            return done, self._serve(connection, expert, count) if count else []
+
+    def _say(self, connection: Connection, expert: str, key: int, kind: str, code: int, seconds: float | None) -> str:
+        mine = {"key_": key, "expert_": expert}
+        item = connection.execute(sql.ITEM, {"key_": key}).first()
+        if item is None:
+            raise DataError(f"nobody asked about row {key}; it may have been erased")
+        before = connection.execute(sql.REPLY, mine).first()
+        connection.execute(sql.FORGET_LEASE, mine)
+        if before is not None and (before.kind, before.label) == (kind, code):
+            return "again"
+        if item.taken or (before is None and item.wanted <= 0 and kind != "skip"):
+            return "late"
+        if before is not None:
+            connection.execute(sql.FORGET_REPLY, mine)
+        row = {"key": key, "expert": expert, "kind": kind, "label": code, "at": self.clock(), "seconds": seconds}
+        connection.execute(sql.SAID, {**row, "blind": int(self.is_blind(expert, key))})
+        counts = int(kind != "skip") - int(before is not None and before.kind != "skip")
+        if counts and item.gold == NO_LABEL:
+            self._count(connection, key, item.wanted - counts)
         return "taken" if before is None else "changed"
 
     @staticmethod
     def _count(connection: Connection, key: int, wanted: int) -> None:
-        connection.execute(update(items).where(items.c.key == key).values(wanted=wanted, open=int(wanted > 0)))
+        connection.execute(sql.COUNT, {"key_": key, "left_": wanted, "still_": int(wanted > 0)})
 
     def _checked_label(self, label: int | None, kind: str) -> int:
         if kind not in KINDS:
@@ -353,24 +330,18 @@ class ExpertQueue:
 
     def undo(self, expert: str) -> int | None:
         """Take back what a person said last, unless the loop has it; the row is theirs again. Returns its key, or None."""
-        now = self.clock()
+        expert, now = checked_name(expert), self.clock()
         with self._writing() as connection:
-            query = (
-                select(replies.c.key, replies.c.kind, items.c.taken, items.c.wanted, items.c.gold)
-                .join(items, items.c.key == replies.c.key)
-                .where(replies.c.expert == expert)
-                .order_by(replies.c.at.desc())
-                .limit(1)
-            )
-            last = connection.execute(query).first()
+            last = connection.execute(sql.LAST, {"expert_": expert}).first()
             if last is None or last.taken:
                 return None
-            connection.execute(delete(replies).where(replies.c.key == last.key, replies.c.expert == expert))
+            mine = {"key_": last.key, "expert_": expert}
+            connection.execute(sql.FORGET_REPLY, mine)
+            connection.execute(sql.FORGET_LEASE, mine)
             if last.kind != "skip" and last.gold == NO_LABEL:
                 self._count(connection, last.key, last.wanted + 1)
             lease = {"key": last.key, "expert": expert, "since": 0.0, "until": now + self.lease}
-            connection.execute(delete(leases).where(leases.c.key == last.key, leases.c.expert == expert))
-            connection.execute(insert(leases).values(**lease))
+            connection.execute(sql.LEASED, lease)
         return int(last.key)
 
 
@@ -388,10 +359,6 @@ def _chance(expert: str, key: int, what: str) -> float:
     """A number in [0, 1) that depends on these alone."""
     digest = hashlib.blake2b(f"{what}:{key}:{expert}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
-
-
-def _item(row: Row[Any], until: float) -> Item:
-    return Item(row.key, row.given, row.suggestion, row.confidence, row.value, until, row.why)
 
 
 def _parts(keys: Sequence[int], size: int = 500) -> Iterator[Sequence[int]]:

@@ -21,9 +21,9 @@ def progress(engine: Engine, now: float) -> dict[str, Any]:
     """Rows waiting, answered and leased; of each person how many answers of each kind, and the median seconds. now: the
     clock, in seconds."""
     with transaction(engine, writes=False) as connection:
-        asked = select(func.count()).select_from(items).where(items.c.gold == NO_LABEL)
-        waiting = connection.scalar(asked.where(items.c.open == 1))
-        done = connection.scalar(asked.where(items.c.open == 0))
+        count = select(func.count()).select_from(items)
+        waiting = connection.scalar(count.where(items.c.open == 1))  # by the index alone; gold rows are not open
+        done = connection.scalar(count.where(items.c.open == 0, items.c.gold == NO_LABEL))
         held = connection.scalar(select(func.count()).select_from(leases).where(leases.c.until > now))
         counts = connection.execute(
             select(replies.c.expert, replies.c.kind, func.count()).group_by(replies.c.expert, replies.c.kind)

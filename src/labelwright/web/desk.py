@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from labelwright.settings import PEOPLE, Settings, StateFolder
 from labelwright.types import NO_LABEL, Rows, Verdict
 from labelwright.web.examples import Examples
 from labelwright.web.shelf import Shelf, is_picture
+
+log = logging.getLogger("labelwright")
 
 HOTKEYS = "1234567890acdefhijklmopqrtvwyz"
 """Keys that choose a class, in order; b, g, n, s, u, x are taken (broken, guidelines, none of these, skip, undo, unsure)."""
@@ -114,16 +117,18 @@ class Desk:
 
     # ------------------------------------------------------------ questions
 
-    def question(self, expert: str) -> Question | None:
-        """The next question for a person, leased; None when nothing waits. Questions about erased rows are forgotten."""
+    def question(self, expert: str, items: list[Item] | None = None) -> Question | None:
+        """The next question for a person, leased; None when nothing waits. Questions about erased rows are forgotten. items: what
+        was served already."""
         while True:
-            items = self.queue.serve(expert)
+            items = self.queue.serve(expert) if items is None else items
             if not items:
                 return None
             shown = self.shown(items[0])
             if shown is not None:
                 return shown
             self.queue.withdraw([items[0].key])
+            items = None
 
     def several(self, expert: str, count: int) -> list[Question]:
         """Up to ``count`` questions for the grid, leased; none that are to be answered without a suggestion."""
@@ -141,7 +146,7 @@ class Desk:
         given, suggestion = self.classes[item.given], self.classes[item.suggestion]
         examples = [] if brief or item.blind else self._examples(row, item)
         fields = self._fields(item.key, row, [example for _, group in examples for example in group])
-        row_id = self.history.id_of(item.key) or str(item.key)
+        row_id = self.shelf.id_of(item.key)
         return Question(item, row_id, given, suggestion, fields, self._why(item), examples)
 
     def _examples(self, row: pa.Table, item: Item) -> list[tuple[str, list[Example]]]:
@@ -152,7 +157,7 @@ class Desk:
                 other = self.shelf.row(key)
                 if other is not None:
                     fields = self._fields(key, other, [])
-                    found.append(Example(key, self.history.id_of(key) or str(key), self.classes[label], fields))
+                    found.append(Example(key, self.shelf.id_of(key), self.classes[label], fields))
             out.append((self.classes[label], found))
         return out
 
@@ -202,22 +207,23 @@ class Desk:
             raise DataError(f"“{shortened(name, 60)}” is no class; choose one of the list")
         return self._codes[name]
 
-    def say(self, expert: str, key: int, said: str, seconds: float | None) -> str:
+    def say(self, expert: str, key: int, said: str, seconds: float | None, *, count: int = 0) -> tuple[str, list[Item]]:
         """Take an answer. said: a class as ``=CODE`` or ``~NAME``, or one of the queue's other kinds. Returns what happened, for
-        the person. Raises DataError for what is no answer."""
+        the person, and the next ``count`` items. Raises DataError for what is no answer."""
         if said.startswith("="):
             label: int | None = int(said[1:]) if said[1:].isdecimal() and len(said) < 9 else -1
         else:
             label = self.code(said[1:]) if said.startswith("~") else None
         kind = "answer" if label is not None else said
-        done = self.queue.say(expert, key, label=label, kind=kind, seconds=seconds)
+        done, items = self.queue.say_and_serve(expert, key, label=label, kind=kind, seconds=seconds, count=count)
         word = self.classes[label] if label is not None else WORDS[kind]
-        return {
+        told = {
             "taken": f"Saved: {word}.",
             "again": f"Saved before: {word}.",
             "changed": f"Changed to {word}.",
             "late": "Somebody else had answered that row by then; nothing changed.",
-        }[done]
+        }
+        return told[done], items
 
     # ------------------------------------------------------------ gold rows and corrections
 
@@ -276,11 +282,14 @@ class Desk:
 
     # ------------------------------------------------------------ figures
 
-    def cached(self, name: str, seconds: float, make: Callable[[], Any]) -> Any:
-        """A figure that may be some seconds old."""
-        now = time.monotonic()
+    def cached(self, name: str, seconds: float, make: Callable[[], Any], *, beside: bool = False) -> Any:
+        """A figure that may be some seconds old. beside: nobody waits for a newer one; it is made in a thread of its own."""
         held = self._cached.get(name)
-        if held is not None and now - held[0] < seconds:
+        if held is not None and time.monotonic() - held[0] < seconds:
+            return held[1]
+        if held is not None and beside:
+            self._cached[name] = (time.monotonic(), held[1])  # one thread is enough
+            threading.Thread(target=self._remade, args=(name, make), daemon=True).start()
             return held[1]
         with self._turn:
             held = self._cached.get(name)
@@ -288,9 +297,15 @@ class Desk:
                 held = self._cached[name] = (time.monotonic(), make())
         return held[1]
 
+    def _remade(self, name: str, make: Callable[[], Any]) -> None:
+        try:
+            self._cached[name] = (time.monotonic(), make())
+        except LedgerError as error:
+            log.warning("%s could not be renewed: %s", name, error)
+
     def progress(self) -> dict[str, Any]:
-        """As :func:`labelwright.ledger.queue_view.progress`, at most two seconds old."""
-        return self.cached("progress", 2.0, lambda: view.progress(self.history.engine, self.queue.clock()))
+        """As :func:`labelwright.ledger.queue_view.progress`, some seconds old."""
+        return self.cached("progress", 2.0, lambda: view.progress(self.history.engine, self.queue.clock()), beside=True)
 
     def bought(self, expert: str) -> dict[str, Any]:
         """What a person's answers brought, and what as many at random would have."""

@@ -35,6 +35,7 @@ class Shelf:
     def __init__(self, history: History):
         self.history = history
         self._tables: OrderedDict[int, pa.Table | None] = OrderedDict()
+        self._ids: OrderedDict[int, dict[int, str]] = OrderedDict()
         self._turn = threading.Lock()
         self._looked, self._erasures = 0.0, 0
 
@@ -46,6 +47,19 @@ class Shelf:
             return None
         row = table.slice(at, 1)
         return None if erased(row) else row
+
+    def id_of(self, key: int) -> str:
+        """The user's id of a row; its key, when it has none."""
+        number = key >> KEY_SHIFT
+        with self._turn:
+            ids = self._ids.get(number)
+        if ids is None:
+            ids = self.history.ids_in(number)
+            with self._turn:
+                self._ids[number] = ids
+                while len(self._ids) > BATCHES:
+                    self._ids.popitem(last=False)
+        return ids.get(key, str(key))
 
     def schema(self) -> pa.Schema:
         """The user's columns, as of the first batch."""
