@@ -172,7 +172,7 @@ def create_app(desk: Desk, *, local: bool = True, accounts: bool | None = None, 
         yield
 
     app = FastAPI(title="labelwright", version=labelwright.__version__, docs_url=None, redoc_url=None, lifespan=life)
-    app.state.desk = desk
+    app.state.desk, app.state.site = desk, site
     app.add_middleware(Guard, local=local, secure=secure)
     style = (REPORT / "style.css").read_text() + (
         HERE / "static" / "page.css"
