@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,36 +12,12 @@ from labelwright.runner import Run, Settings, StateFolder, reopened
 from labelwright.streams import Columns
 from labelwright.tables import open_source
 
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-pytestmark = [
-    pytest.mark.postgres,
-    pytest.mark.skipif(not BINARIES, reason="no PostgreSQL server is installed"),
-]
+pytestmark = pytest.mark.postgres
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of its own on a free port, as the user postgres when run by root (the server refuses root)."""
-    folder = Path("/tmp") / f"labelwright-pg-{os.getpid()}"
-    folder.mkdir(mode=0o777)
-    as_user = []
-    if os.geteuid() == 0:
-        as_user = ["runuser", "-u", "postgres", "--"]
-        shutil.chown(folder, "postgres")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    data, binary = folder / "data", BINARIES[-1]
-    subprocess.run(
-        [*as_user, binary / "initdb", "-D", data, "-U", "tester", "-A", "trust"], check=True, capture_output=True
-    )
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    subprocess.run(
-        [*as_user, binary / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start"], check=True
-    )
-    yield f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
-    subprocess.run([*as_user, binary / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=True)
-    shutil.rmtree(folder)
+@pytest.fixture
+def server(postgres: str) -> str:
+    return postgres
 
 
 def test_same_as_sqlite(server: str, reviews: Path, tmp_path: Path) -> None:
@@ -71,30 +42,28 @@ def test_same_as_sqlite(server: str, reviews: Path, tmp_path: Path) -> None:
     assert exports[0] == exports[1]
 
 
-def test_the_queue_serves_nobody_the_same_item_there_either(server: str) -> None:
-    import threading
+def test_the_page_and_the_loop_share_a_database_there(server: str, tmp_path: Path) -> None:
+    pytest.importorskip("fastapi", reason="the page needs the extra 'web'")
+    from fastapi.testclient import TestClient
+    from helpers import call_cli
+    from pages import write_digits
 
-    import numpy as np
+    from labelwright.web.app import create_app
+    from labelwright.web.desk import Desk
 
-    from labelwright.ledger.queue import ExpertQueue
-    from labelwright.types import Queries, Rows
-
-    rows = Rows(np.random.default_rng(0).normal(size=(120, 4)), np.zeros(120, np.int64), np.arange(120))
-    queries = Queries(rows, np.arange(120.0), np.ones(120, np.int64), np.full(120, 0.7))
-    list(ExpertQueue(server, classes=3).ask(queries))
-    answered: list[int] = []
-
-    def work(name: str) -> None:
-        mine = ExpertQueue(server, classes=3)
-        while items := mine.serve(name, 2):
-            for item in items:
-                assert mine.say(name, item.key, label=item.key % 3) == "taken"
-                answered.append(item.key)
-
-    people = [threading.Thread(target=work, args=(f"person {at}",)) for at in range(4)]
-    for one in people:
-        one.start()
-    for one in people:
-        one.join()
-    assert sorted(answered) == list(range(120))
-    assert len(list(ExpertQueue(server, classes=3).collect(queries))) == 120
+    write_digits(tmp_path / "digits.parquet", 300)
+    models = ("--quality", "linear", "--classifier", "linear", "--ledger", server, "--state", tmp_path / "state")
+    options = ("--label", "label", "--truth", "true", "--batch-size", 150, "--first-batch", 150, "--budget", 9)
+    assert call_cli("run", tmp_path / "digits.parquet", *options, *models).returncode == 0
+    state = StateFolder(tmp_path / "state", ledger_url=server)
+    client = TestClient(create_app(Desk(state)), base_url="http://localhost", headers={"x-expert": "ann"})
+    item, said = client.get("/api/next").json()["item"], {}
+    while item:
+        told = client.post("/api/answer", json={"key": item["key"], "label": "seven"}).json()
+        said[item["key"]], item = told["message"], told["item"]
+    assert len(said) >= 9 and set(said.values()) == {"Saved: seven."}
+    for path in ("/", "/grid", "/corrections", "/board", "/disputes", "/guidelines"):
+        assert client.get(path).status_code == 200, path
+    assert call_cli("run", tmp_path / "digits.parquet", *options, *models).returncode == 0
+    answered = {q["key"] for q in state.history().questions() if q["answer"] is not None}
+    assert answered == set(said)

@@ -42,9 +42,10 @@ def asked(values: list[float], *, first: int = 0, X: np.ndarray | None = None) -
     return Queries(rows, np.array(values, float), np.ones(n, np.int64), np.full(n, 0.7))
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/queue.db"
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The same tests on both."""
+    return f"sqlite:///{tmp_path}/queue.db" if request.param == "sqlite" else request.getfixturevalue("postgres")
 
 
 def queue(url: str, **options) -> ExpertQueue:

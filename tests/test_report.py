@@ -169,7 +169,7 @@ def test_page_is_one_file_and_escaped(made: Any) -> None:
 
 def test_every_figure_is_a_file(made: Any) -> None:
     folder = made[0].path / "figures"
-    assert {p.stem for p in folder.iterdir()} == {"accuracy", "verdicts", "noise", "matrix", "answers"}
+    assert {p.stem for p in folder.iterdir()} == {"accuracy", "verdicts", "noise", "matrix", "per_answer", "answers"}
     for path in folder.iterdir():
         if path.suffix == ".svg":
             assert ET.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"

@@ -337,6 +337,12 @@ _experiment(
 )  # fmt: skip
 
 
+_experiment(
+    "live", "A run with the experts' page open and a scripted person in a browser, against none and random questions.",
+    room="live", run="run_live", sets=Annotated[str, typer.Option(help="usps or mnist: grey pictures")], default="mnist",
+)  # fmt: skip
+
+
 def _show(rows: list[list[str]], title: str) -> None:
     """A table without its empty columns, as wide as it has to be."""
     head, *body = rows

@@ -98,8 +98,14 @@ def _noise(tally: Tally) -> dict[str, Any] | None:
 
 
 def _accuracy(state: StateFolder, history: History) -> dict[str, Any]:
+    learned = np.cumsum([int(e["body"].get("answers", 0)) for e in history.entries("commit") if e["batch"] is not None])
     ours = [
-        {"batch": int(e["number"]), "accuracy": float(e["body"]["test_accuracy"]), "rows": e["body"].get("test_rows")}
+        {
+            "batch": int(e["number"]),
+            "accuracy": float(e["body"]["test_accuracy"]),
+            "rows": e["body"].get("test_rows"),
+            "answers": int(learned[int(e["number"])]) if int(e["number"]) < len(learned) else None,
+        }
         for e in reading.entries(history, "measure")
         if "test_accuracy" in e["body"]
     ]
@@ -115,7 +121,11 @@ def _comparison(state: StateFolder) -> tuple[dict[str, Any] | None, str | None]:
     try:
         methods = json.loads(path.read_text(encoding="utf-8"))["methods"]
         told = {
-            str(key): {"label": str(method.get("label", key)), "curve": [float(v) for v in method["curve"]]}
+            str(key): {
+                "label": str(method.get("label", key)),
+                "curve": [float(v) for v in method["curve"]],
+                "answers": [int(v) for v in method.get("answers") or ()],
+            }
             for key, method in methods.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

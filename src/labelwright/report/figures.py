@@ -157,6 +157,25 @@ def answers(axis: Axes, data: Mapping[str, Any], narrow: bool) -> None:
     _legend(axis, 1 if narrow else 3)
 
 
+def per_answer(axis: Axes, data: Mapping[str, Any], narrow: bool) -> None:
+    """Test accuracy against the answers that the models had learned from, ours and other runs'."""
+    mine = data["accuracy"]["ours"]
+    others = {key: m for key, m in (data["accuracy"]["comparison"] or {}).items() if key != "ours"}
+    asked = [m["answers"] for m in mine]
+    for at, method in enumerate(others.values()):
+        where = method["answers"] if any(method["answers"]) else asked
+        n = min(len(where), len(method["curve"]))
+        colour, dash = (("rejected", ":"), ("corrected", "--"), ("violet", "-."), ("waiting", "-"))[at % 4]
+        label = _cut(method["label"], 34)
+        axis.plot(where[:n], method["curve"][:n], color=INK[colour], ls=dash, lw=1.5, label=label)
+    shown = [100 * m["accuracy"] for m in mine]
+    axis.plot(asked, shown, color=INK["kept"], lw=2.4, marker=_marker(len(mine)), ms=4, label="labelwright", zorder=5)
+    axis.set(xlabel="answers learned from", ylabel="test accuracy, %")
+    _whole(axis)
+    if others:
+        _legend(axis, 1 if narrow else 3)
+
+
 def figures(data: Mapping[str, Any], folder: Path) -> dict[str, dict[str, str]]:
     """Draw what there is to draw: PNG and SVG files in ``folder``; name -> {"wide", "narrow"}: SVG for the page."""
     k = len(data["confusion"]["classes"])
@@ -176,6 +195,13 @@ def figures(data: Mapping[str, Any], folder: Path) -> dict[str, dict[str, str]]:
             matrix,
             "Which labels are mistaken for which",
             *matrix_sizes(k),
+        ),
+        "per_answer": (
+            any(m["answers"] for m in told["ours"]) and all(m["answers"] is not None for m in told["ours"]),
+            per_answer,
+            "Accuracy per answer",
+            (8.8, 3.4),
+            (4.1, 3.5),
         ),
         "answers": (bool(data["questions"]["found"]), answers, "What the answers bought", (8.8, 3.4), (4.1, 3.5)),
     }

@@ -43,7 +43,7 @@ def page(data: Mapping[str, Any], figures: Mapping[str, Mapping[str, str]]) -> s
         .render(
             d=data,
             t=data["totals"],
-            figures=dict.fromkeys(("accuracy", "verdicts", "noise", "matrix", "answers")) | dict(figures),
+            figures=dict.fromkeys(("accuracy", "verdicts", "noise", "matrix", "per_answer", "answers")) | dict(figures),
             fates=fates,
             bins=binned(data["batches"]),
             alt=_alternatives(data, fates),
@@ -87,6 +87,7 @@ def _alternatives(data: Mapping[str, Any], fates: list[dict[str, Any]]) -> dict[
         "verdicts": f"Stacked bars of what became of the rows of {words.count(len(data['batches']), 'batch', 'batches')}: {shares}.",
         "noise": f"Share of labels that look wrong, batch by batch{rate}. The table below holds the numbers.",
         "matrix": f"Noise matrix of {len(data['confusion']['classes'])} classes. {data['confusion']['sentence']}",
+        "per_answer": f"Test accuracy against the answers that the models learned from. {measured}",
         "answers": f"Wrong labels found against answers given. {data['questions']['sentence']}",
     }
 

@@ -14,6 +14,7 @@ SELECTORS = {
 EXPERTS = {
     "oracle": "The expert was simulated: it read the true labels and never erred",
     "fallible": "The expert was simulated: it read the true labels and erred on purpose",
+    "people": "People answered on the page or through answers.csv",
     "file": "People answered through answers.csv",
     "none": "Nobody was there to answer: the questions were only written down",
 }
