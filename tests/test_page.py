@@ -562,3 +562,53 @@ def test_a_kill_of_the_server_loses_no_acknowledged_answer(state):
     assert len(acknowledged) == 16 and set(acknowledged.values()) == {"Saved: seven."}
     seven = NAMES_IN_ORDER.index("seven")
     assert heard(state) == {key: ("ann", seven) for key in acknowledged}
+
+
+def test_a_run_that_waits_takes_answers_in_batch_by_batch(tmp_path):
+    import os
+    import subprocess
+    import sys
+    import time
+
+    from pages import write_digits
+
+    write_digits(tmp_path / "digits.parquet", 350)
+    state = tmp_path / "state"
+    command = [
+        "run",
+        tmp_path / "digits.parquet",
+        "--label",
+        "label",
+        "--batch-size",
+        80,
+        "--first-batch",
+        150,
+        "--budget",
+        4,
+    ]
+    models = ["--quality", "linear", "--classifier", "linear", "--state", state, "--wait", 120]
+    code = "from labelwright.cli import main; main()"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, [*command, *models])], env=environment, stdout=subprocess.DEVNULL
+    )
+    said = 0
+    try:
+        while run.poll() is None:
+            if not (state / "ledger.db").exists():
+                time.sleep(0.2)
+                continue
+            try:
+                queue = ExpertQueue(f"sqlite:///{state}/ledger.db", classes=10)
+                for item in queue.serve("ann", 10):
+                    said += queue.say("ann", item.key, label=item.given) == "taken"
+            except LedgerError:
+                pass  # the ledger is being made
+            time.sleep(0.1)
+    finally:
+        run.kill()
+    assert run.returncode == 0 and said >= 8
+    history = History(f"sqlite:///{state}/ledger.db")
+    commits = [entry["body"]["answers"] for entry in history.entries("commit")]
+    assert sum(commits) == said and commits[-1] > 0 and len([n for n in commits if n]) >= 2
+    assert {q["expert"] for q in history.questions()} == {"ann"}

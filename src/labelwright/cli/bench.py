@@ -338,6 +338,11 @@ _experiment(
 
 
 _experiment(
+    "money", "One budget in money over an expert, the expert's yes or no, and a crowd, against each of them alone.",
+    room="money", run="run_money",
+    sets=Annotated[str, typer.Option(help="a data set for regular models: pendigits, letter, ...")], default="pendigits",
+)  # fmt: skip
+_experiment(
     "live", "A run with the experts' page open and a scripted person in a browser, against none and random questions.",
     room="live", run="run_live", sets=Annotated[str, typer.Option(help="usps or mnist: grey pictures")], default="mnist",
 )  # fmt: skip
