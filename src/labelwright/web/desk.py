@@ -19,6 +19,7 @@ from labelwright.ledger.change import carry_out
 from labelwright.ledger.people import People
 from labelwright.ledger.queue import ExpertQueue, Item
 from labelwright.report.rows import shortened
+from labelwright.report.words import percent
 from labelwright.settings import PEOPLE, Settings, StateFolder
 from labelwright.types import NO_LABEL, Rows, Verdict
 from labelwright.web.examples import Examples
@@ -178,19 +179,20 @@ class Desk:
 
     def _why(self, item: Item) -> list[str]:
         """Why the row was asked about, in sentences. They follow from what is shown, so that gold rows look like others."""
-        given, suggestion, sure = self.classes[item.given], self.classes[item.suggestion], round(100 * item.confidence)
+        given, suggestion = self.classes[item.given], self.classes[item.suggestion]
+        sure = percent(item.confidence, 0).replace(" ", "\u00a0")
         if item.blind:
             return [f"The models doubt its label, “{given}”. Their own guess is not shown this time."]
         first = (
-            f"It came as “{given}”; the models believe in “{suggestion}”, {sure}\u00a0%."
+            f"It came as “{given}”; the models believe in “{suggestion}”, {sure}."
             if item.given != item.suggestion
-            else f"It came as “{given}”, and the models’ best guess is the same, {sure}\u00a0%, but not firmly."
+            else f"It came as “{given}”, which is the models’ best guess, too, {sure}."
         )
         reasons = {
-            "margin": "It lies between classes for the models: an answer moves the boundary.",
-            "least_distance": "It lies on a boundary between classes: an answer moves it.",
-            "entropy": "The models are unsure about it.",
-            "cent": "The models are unsure, and its label would surprise them.",
+            "margin": "It lies nearer to a boundary between classes than most rows: an answer moves that boundary.",
+            "least_distance": "It lies nearer to a boundary between classes than most rows: an answer moves that boundary.",
+            "entropy": "It is among the rows that the models are least sure about.",
+            "cent": "It is among the rows that the models are least sure about, and whose label would surprise them.",
             "random": "It was chosen by chance.",
         }
         return [first, reasons.get(item.why.replace("-", "_"), "")]
