@@ -152,6 +152,22 @@ def test_when_the_server_is_down_the_page_says_so_and_the_same_key_saves_later(c
             assert key_of(page) != first and len(said(state)) == 1
 
 
+def test_after_an_error_the_page_goes_on(chromium, site):
+    from labelwright.ledger.queue import ExpertQueue
+
+    url, state = site
+    page = person(chromium, url, "ann")
+    gone = key_of(page)
+    ExpertQueue(f"sqlite:///{state}/ledger.db", classes=10).withdraw([int(gone)])
+    press(page, "Enter")
+    assert "nobody asked about row" in message(page) and key_of(page) != gone
+    press(page, "2")
+    assert message(page).startswith("Saved") and len(said(state)) == 1
+    page.evaluate("document.querySelector('form.say input[name=csrf]').value = 'old'")
+    press(page, "3")
+    assert "too old" in message(page) and len(said(state)) == 1
+
+
 def test_many_classes_are_found_by_typing(chromium, tmp_path):
     import numpy as np
     import pyarrow as pa

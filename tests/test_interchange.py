@@ -158,6 +158,22 @@ def test_strange_annotations_are_passed_over_or_refused_one_by_one(state):
     assert [word for word in all_said(history_of(state))] == [Said(key, "7", "answer", "one", None)]
 
 
+def test_one_bad_value_in_a_table_stops_no_other(state):
+    key, other = (q["key"] for q in history_of(state).questions()[:2])
+    text = f"key,label,seconds\n{key},one,fast\n{other},two,inf\n{2**62},three,1\n-4,one,1\n"
+    told = take_in(StateFolder(state), text.encode(), Path("a.csv"))
+    assert told["taken"] == 2 and len(told["refused"]) == 1
+    assert {word.seconds for word in all_said(history_of(state))} == {None}
+    tasks = [
+        {"data": {KEY: key}, "annotations": 5},
+        {"data": {KEY: key}, "annotations": [{"result": 3, "lead_time": 10**400}]},
+    ]
+    assert take_in(StateFolder(state), json.dumps(tasks).encode(), Path("a.json"))["taken"] == 0
+    for strange in (True, 2**70, -1):
+        with pytest.raises(DataError, match="has no 'labelwright_key'"):
+            list(said_in(json.dumps([{"data": {KEY: strange}}]).encode(), "a.json"))
+
+
 # ------------------------------------------------------------ the machine-learning backend
 
 

@@ -461,7 +461,7 @@ def test_wrong_tokens_and_storms_of_requests_are_slowed_down(state):
     client = visit(state, host="labels.example", local=False, who="")
     codes = [client.post("/login", data={"token": f"lw_{at}"}).status_code for at in range(12)]
     assert codes[:10] == [401] * 10 and codes[10:] == [429, 429]
-    assert client.post("/login", data={"token": token}).status_code == 429
+    assert client.post("/login", data={"token": token}).status_code == 303  # guessing locks nobody out
     client = visit(state)
     client.app.state.site.requests = Rate(5, 60.0)
     codes = [client.get("/api/progress", headers={"x-expert": "ann"}).status_code for _ in range(7)]
@@ -612,3 +612,164 @@ def test_a_run_that_waits_takes_answers_in_batch_by_batch(tmp_path):
     commits = [entry["body"]["answers"] for entry in history.entries("commit")]
     assert sum(commits) == said and commits[-1] > 0 and len([n for n in commits if n]) >= 2
     assert {q["expert"] for q in history.questions()} == {"ann"}
+
+
+# ------------------------------------------------------------ what a second reading found
+
+
+def test_a_look_at_a_batch_that_is_not_there_yet_forgets_nothing(state):
+    from labelwright.types import KEY_SHIFT
+
+    client, desk = visit(state), Desk(StateFolder(state))
+    waiting = desk.queue.waiting()
+    assert client.get(f"/picture/{9 << KEY_SHIFT}/0").status_code == 404
+    shelf = client.app.state.desk.shelf
+    assert 9 not in shelf._tables and shelf.id_of(9 << KEY_SHIFT) == str(9 << KEY_SHIFT) and 9 not in shelf._ids
+    client.get("/")
+    assert desk.queue.waiting() == waiting
+
+
+def test_only_corrections_by_the_models_can_be_taken_back(state):
+    client = visit(state)
+    page = client.get("/").text
+    key = field(page, "key")
+    client.post("/answer", data=fields(page, say="=5"))
+    data = state.parent / "digits.parquet"
+    shutil.copy(DIGITS[0] / "digits.parquet", data)
+    options = ("--label", "label", "--truth", "true", "--batch-size", 100, "--clean-rows", 100, "--budget", 15)
+    assert (
+        call_cli("run", data, *options, "--quality", "linear", "--classifier", "linear", "--state", state).returncode
+        == 0
+    )
+    history = History(f"sqlite:///{state}/ledger.db")
+    before = history.latest([int(key)])[int(key)]
+    assert before["decider"] == "ann"
+    done = visit(state, who="mal").post(
+        "/corrections", data={"csrf": field(visit(state, who="mal").get("/").text, "csrf"), f"row-{key}": "given"}
+    )
+    assert done.headers["location"] == "/corrections?done=0"
+    assert history.latest([int(key)])[int(key)] == before
+
+
+def test_the_grid_saves_the_rest_when_some_rows_are_gone_or_late(state):
+    client, other = visit(state), Desk(StateFolder(state))
+    page = client.get("/grid").text
+    rows = list(dict(re.findall(r'name="(row-(\d+))" value="=', page)).values())
+    other.queue.withdraw([int(rows[3])])
+    other.queue.say("bob", int(rows[5]), label=2)
+    done = client.post("/grid", data={"csrf": field(page, "csrf"), **{f"row-{key}": "=1" for key in rows}})
+    assert done.headers["location"] == f"/grid?done={len(rows) - 2}&late=1&gone=1"
+    assert len(heard(state)) == len(rows) - 1 and "1 came late" in client.get(done.headers["location"]).text
+
+
+def test_gold_rows_look_like_others(state):
+    client = visit(state, gold=0.9)
+    desk = client.app.state.desk
+    gold = desk.queue.gold_keys()
+    assert len(gold) == 60
+    for count in range(1, 6):
+        page = client.get("/").text
+        assert not {e.key for _, group in desk.shown(desk.queue.serve("ann")[0]).examples for e in group} & gold
+        client.post("/answer", data=fields(page, say="=0"))
+        assert f"<b>{count}</b> answered by you" in client.get("/").text
+
+
+def test_erasing_a_row_erases_what_was_said_of_it(state):
+    from labelwright.answers import all_said
+
+    client = visit(state)
+    page = client.get("/").text
+    client.post("/answer", data=fields(page, say="=0"))
+    history = History(f"sqlite:///{state}/ledger.db")
+    assert call_cli("erase", history.id_of(int(field(page, "key"))), "--state", state).returncode == 0
+    assert all_said(history) == [] and call_cli("verify", "--state", state).returncode == 0
+
+
+def test_a_state_folder_is_claimed_once_in_a_process_too(state):
+    from labelwright.errors import BusyError
+
+    place = StateFolder(state)
+    place.claim()
+    with pytest.raises(BusyError, match="already"):
+        place.claim()
+    with pytest.raises(BusyError, match="another labelwright"):
+        StateFolder(state).claim()
+    place.release()
+    place.claim()
+    place.release()
+
+
+BENT = [
+    ("POST", "/answer", {"data": {"key": "9" * 19, "say": "=1"}}),
+    ("POST", "/answer", {"data": {"key": "\u0661", "say": "=1"}}),
+    ("POST", "/answer", {"data": {"key": "1", "say": "=" + "9" * 30}}),
+    ("POST", "/answer", {"data": {"key": "1", "say": "~\x00"}}),
+    ("POST", "/grid", {"data": {"row-" + "9" * 19: "=1"}}),
+    ("POST", "/corrections", {"data": {"row-" + "9" * 19: "given"}}),
+    ("POST", "/corrections", {"data": {"row-1": "maybe"}}),
+    ("POST", "/disputes", {"data": {"key": "9" * 19, "name": "one"}}),
+    ("POST", "/guidelines", {"data": {"text-" + "9" * 4000: "x"}}),
+    ("POST", "/name", {"data": {"name": "a\nb"}}),
+    ("GET", "/picture/" + "9" * 40 + "/0", {}),
+    ("GET", "/picture/0/" + "9" * 40, {}),
+    ("GET", "/grid?done=\u0661&late=" + "9" * 50, {}),
+    ("POST", "/api/answer", {"content": b'{"key": NaN}', "headers": {"content-type": "application/json"}}),
+    (
+        "POST",
+        "/api/answer",
+        {"content": b'{"key": 1e400, "seconds": Infinity}', "headers": {"content-type": "application/json"}},
+    ),
+    (
+        "POST",
+        "/api/answer",
+        {"content": b'{"key": 1, "label": "\\ud800"}', "headers": {"content-type": "application/json"}},
+    ),
+    ("POST", "/api/answer", {"content": b"\xff\xfe", "headers": {"content-type": "application/json"}}),
+    ("GET", "/api/next", {"headers": {"authorization": "Basic \u00e9".encode("latin-1")}}),
+    ("GET", "/", {"headers": {"cookie": "labelwright_name=%ff%00; labelwright_token=\u00e9".encode("latin-1")}}),
+    ("POST", "/label-studio/predict", {"json": {"tasks": [{"data": {"image": "data:image/png;base64,\u00e9"}}]}}),
+    ("POST", "/label-studio/predict", {"json": {"tasks": [{"data": {"labelwright_key": 2**70}}]}}),
+]
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_no_bent_request_makes_an_error_of_ours(state, local):
+    app = create_app(Desk(StateFolder(state)), local=local)
+    token = People(f"sqlite:///{state}/ledger.db").add("ann", lead=True)
+    for who in ({}, {"labelwright_token": token}):
+        client = TestClient(
+            app, base_url="http://localhost", cookies=who, raise_server_exceptions=False, follow_redirects=False
+        )
+        page = client.get("/")
+        csrf = field(page.text, "csrf") if page.status_code == 200 else ""
+        for method, path, how in BENT:
+            more = {"data": {"csrf": csrf, **how["data"]}} if "data" in how else {}
+            for headers in ({}, {"hx-request": "true"}):
+                given = {**how, **more, "headers": {**headers, **how.get("headers", {})}}
+                done = client.request(method, path, **given)
+                assert done.status_code < 500, (method, path, done.text[:300])
+
+    def long():
+        for _ in range(200):
+            yield b"x" * 1000
+
+    done = client.post("/login", content=long(), headers={"content-type": "application/x-www-form-urlencoded"})
+    assert done.status_code == 413 and client.get("/openapi.json").status_code == 404
+
+
+def test_another_site_cannot_keep_the_models_busy(state):
+    import time
+
+    client = visit(state)
+    body = {"tasks": [], "label_config": "<Choices " * 100_000}
+    evil = {"sec-fetch-site": "cross-site", "origin": "http://evil.example"}
+    assert client.post("/label-studio/predict", json=body, headers=evil).status_code == 403
+    assert (
+        client.post("/label-studio/predict", content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
+    )
+    start = time.perf_counter()
+    assert client.post("/label-studio/predict", json={**body, "tasks": [{"data": {}}]}).status_code == 200
+    from labelwright.web.suggest import interface
+
+    assert interface("<Choices " * 111_000) == ("label", "row")
+    assert time.perf_counter() - start < 20

@@ -17,7 +17,7 @@ import pytest
 from labelwright.errors import DataError, SettingsError
 from labelwright.learners import Learners, as_learner
 from labelwright.ledger.queue import ExpertQueue
-from labelwright.ledger.queue_view import progress
+from labelwright.ledger.queue_view import close_reviews, decide, pending_reviews, progress, review
 from labelwright.loop import System
 from labelwright.queries import FixedBudget
 from labelwright.selection import QualityOnly
@@ -86,6 +86,47 @@ def test_a_lease_that_ran_out_goes_to_others_and_its_late_answer_still_counts(ur
     assert q.say("ann", 0, label=2) == "taken"
     assert q.say("bob", 0, label=1) == "late"
     assert [(a.label, a.expert) for a in q.collect(asked([1.0]))] == [(2, "ann")]
+
+
+def test_ones_own_leases_that_ran_out_come_back(url):
+    q = filled(url, [3.0, 2.0, 1.0], lease=60.0)
+    assert keys(q.serve("ann", 3)) == [0, 1, 2]
+    q.clock.now += 61
+    assert keys(q.serve("ann", 3)) == [0, 1, 2] and keys(q.serve("bob")) == []
+
+
+def test_a_leads_word_is_heard_and_stays(url):
+    q = filled(url, [3.0, 2.0], overlap=2)
+    q.say("ann", 0, label=1)
+    q.say("bob", 0, label=2)
+    decide(q.engine, "eve", 0, 0, 3)
+    assert q.undo("bob") is None and q.say("ann", 0, label=2) == "late"
+    q.say("ann", 1, label=1)
+    q.say("ann", 1, kind="skip")
+    with pytest.raises(DataError, match="not disputed"):
+        decide(q.engine, "eve", 1, 0, 3)  # nobody has answered it
+    assert [(a.key, a.label, a.expert) for a in q.collect(asked([1.0] * 2))] == [(0, 0, "ann, bob, eve (lead)")]
+    assert progress(q.engine, q.clock())["waiting"] == 1
+
+
+def test_a_take_back_of_one_is_not_undone_by_the_right_of_another(url):
+    q = filled(url, [1.0])
+    assert review(q.engine, "ann", {7: "given", 8: "drop", 9: "right"}, 1.0) == 3
+    assert review(q.engine, "bob", {7: "right", 8: "right", 9: "drop"}, 2.0) == 1
+    words = {word["key"]: (word["expert"], word["verdict"]) for word in pending_reviews(q.engine)}
+    assert words == {7: ("ann", "given"), 8: ("ann", "drop"), 9: ("bob", "drop")}
+    close_reviews(q.engine, [{"key": 7, "verdict": "given"}, {"key": 8, "verdict": "given"}])
+    assert {word["key"] for word in pending_reviews(q.engine)} == {8, 9}
+    assert review(q.engine, "bob", {7: "drop"}, 3.0) == 0  # it was carried out
+
+
+def test_the_grid_gets_only_rows_with_suggestions_and_hides_none_from_others(url):
+    q = filled(url, [float(at) for at in range(40)], blind=0.5, gold=0.5)
+    rows = Rows(np.zeros((5, 8)), np.zeros(5, np.int64), 100 + np.arange(5))
+    assert q.put_gold(rows) == 5 and q.put_gold(rows) == 0
+    shown = q.serve("ann", 12, seeing=True)
+    assert len(shown) == 12 and not any(item.blind or item.key >= 100 for item in shown)
+    assert progress(q.engine, q.clock())["leased"] == 12
 
 
 def test_said_again_changed_undone(url):
@@ -233,7 +274,7 @@ def test_many_people_at_once_lose_and_double_nothing(url):
 CHILD = """
 import sys
 from labelwright.ledger.queue import ExpertQueue
-from labelwright.ledger.queue_view import progress
+from labelwright.ledger.queue_view import close_reviews, decide, pending_reviews, progress, review
 q = ExpertQueue(sys.argv[1], classes=3)
 while items := q.serve("ann"):
     q.say("ann", items[0].key, label=items[0].key % 3)

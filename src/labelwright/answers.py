@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 
 from labelwright.errors import DataError
 from labelwright.interchange import Said, answered_tasks, said_in, write_said
 from labelwright.ledger import History
 from labelwright.ledger.queue import ExpertQueue
-from labelwright.ledger.queue_tables import create, items, replies
+from labelwright.ledger.queue_tables import items, replies
 from labelwright.ledger.schema import transaction
 from labelwright.settings import Settings, StateFolder
 from labelwright.tables import write_bytes
@@ -23,7 +23,8 @@ REFUSED = 20
 
 def all_said(history: History) -> list[Said]:
     """Everything that people said, in order, but for the rows that test them."""
-    create(history.engine)
+    if not inspect(history.engine).has_table("queue_replies"):
+        return []
     query = select(replies).join(items, items.c.key == replies.c.key).where(items.c.gold == NO_LABEL)
     with transaction(history.engine, writes=False) as connection:
         rows = connection.execute(query.order_by(replies.c.at, replies.c.key)).all()

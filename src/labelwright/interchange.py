@@ -7,7 +7,6 @@ tasks"); its SDK is not needed.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from labelwright.tables import write_bytes, write_tables
 MODEL = "labelwright"
 CONTROL, TARGET = "label", "row"
 KEY = "labelwright_key"
+DAY = 86_400
 OTHER_KINDS = {"unsure": "unsure", "none": "none", "broken": "broken"}
 
 
@@ -68,7 +68,7 @@ def bytes_of(uri: str) -> bytes | None:
         return None
     try:
         return base64.b64decode(body, validate=True)
-    except binascii.Error:
+    except ValueError:
         return None
 
 
@@ -188,11 +188,12 @@ def _said_in_tasks(content: bytes, path: str | Path) -> Iterator[Said]:
         raise DataError(f"{path} holds no list of tasks; export from Label Studio as JSON, not JSON-MIN")
     for place, task in enumerate(found):
         data = task.get("data") if isinstance(task, dict) else None
-        if not isinstance(data, dict) or not isinstance(data.get(KEY), int):
+        if not isinstance(data, dict) or not is_key(data.get(KEY)):
             raise DataError(
                 f"task {place} of {path} has no {KEY!r} in its data; only tasks that labelwright wrote can come back"
             )
-        for annotation in task.get("annotations") or ():
+        annotations = task.get("annotations")
+        for annotation in annotations if isinstance(annotations, list) else ():
             word = _word(data[KEY], annotation) if isinstance(annotation, dict) else None
             if word is not None:
                 yield word
@@ -203,13 +204,11 @@ def _word(key: int, annotation: dict[str, Any]) -> Said | None:
     if isinstance(by, dict):
         by = by.get("email") or by.get("id")
     expert = str(by if by is not None else "label studio")
-    lead = annotation.get("lead_time")
-    seconds = (
-        float(lead) if isinstance(lead, int | float) and not isinstance(lead, bool) and math.isfinite(lead) else None
-    )
+    seconds = seconds_of(annotation.get("lead_time"))
     if annotation.get("was_cancelled"):
         return Said(key, expert, "skip", seconds=seconds)
-    for result in annotation.get("result") or ():
+    results = annotation.get("result")
+    for result in results if isinstance(results, list) else ():
         chosen = (
             result.get("value", {}).get("choices")
             if isinstance(result, dict) and isinstance(result.get("value"), dict)
@@ -244,12 +243,29 @@ def _said_in_table(table: pa.Table, path: str | Path) -> Iterator[Said]:
             f"{path} has columns {table.column_names}; expected 'key' (whole numbers) and 'label', as labelwright writes them"
         )
     for row in table.to_pylist():
-        if row[name] is None:
+        if not is_key(row[name]):
             continue
         label = None if row["label"] in (None, "") else str(row["label"])
         kind = row.get("kind") or ("answer" if label is not None else "")
         if kind:
-            yield Said(int(row[name]), str(row.get("expert") or "file"), str(kind), label, row.get("seconds"))
+            yield Said(
+                int(row[name]), str(row.get("expert") or "file"), str(kind), label, seconds_of(row.get("seconds"))
+            )
+
+
+def is_key(value: Any) -> bool:
+    """Whether a value can be a row's key: a whole number of 63 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def seconds_of(value: Any) -> float | None:
+    """How long an answer took, in seconds; None for what cannot be.
+
+    >>> seconds_of(2), seconds_of("fast"), seconds_of(-1.0), seconds_of(float("inf")), seconds_of(10**400)
+    (2.0, None, None, None, None)
+    """
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= DAY
+    return float(value) if known else None
 
 
 def write_said(said: Sequence[Said], history: History, path: str | Path) -> int:

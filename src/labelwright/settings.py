@@ -146,6 +146,8 @@ class StateFolder:
 
     def claim(self) -> None:
         """Take the folder. Raises LedgerError when it is not writable, BusyError when another process has it."""
+        if self._lock is not None:
+            raise BusyError(f"this process writes to {self.path} already; wait for it")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / "lock").open("w")
@@ -156,6 +158,7 @@ class StateFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            self.release()
             raise BusyError(
                 f"another labelwright writes to {self.path}; wait for it, or choose another --state"
             ) from error

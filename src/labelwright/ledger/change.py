@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, inspect, select, update
 
 from labelwright.errors import DataError
 from labelwright.ledger import schema
 from labelwright.ledger.columns import _sha, ipc_bytes, ipc_table, latest_scores
 from labelwright.ledger.history import History
+from labelwright.ledger.queue_tables import forget
 from labelwright.ledger.queue_view import close_reviews, pending_reviews
 from labelwright.ledger.schema import transaction
 from labelwright.ledger.sql import SqlLedger
@@ -42,6 +43,14 @@ def revert(
     found = History(ledger.engine).corrections(row=row, label=label, batch=batch, decider=decider)
     if not found:
         raise DataError("no correction matches; 'labelwright corrections' lists them all")
+    words = {"row": row, "label": label, "batch": batch, "decider": decider}
+    return _take_back(ledger, found, words, drop=drop, who=who)
+
+
+def _take_back(
+    ledger: SqlLedger, found: list[dict[str, Any]], words: dict[str, str | None], *, drop: bool, who: str
+) -> list[dict[str, Any]]:
+    """Enter the end of these corrections; words: the filter that found them."""
     found.sort(key=lambda f: f["key"])
     codes = {name: code for code, name in enumerate(ledger.classes)}
     given = np.array([codes.get(f["given_label"], NO_LABEL) for f in found], np.int64)
@@ -56,23 +65,28 @@ def revert(
         "proba": np.array(score, float),
         "decider": [f"revert by {who}"] * len(found),
     }
-    body = {"filter": {"row": row, "label": label, "batch": batch, "decider": decider}, "who": who, "rows": len(found)}
+    body = {"filter": words, "who": who, "rows": len(found)}
     with transaction(ledger.engine, writes=True) as connection:
-        ledger._enter(connection, "revert", body, batch=batch, attach={"verdicts": columns})
+        ledger._enter(connection, "revert", body, batch=words["batch"], attach={"verdicts": columns})
     return found
 
 
 def carry_out(ledger: SqlLedger) -> int:
-    """Take back the corrections that people found wrong, as they said it on the page. Returns how many."""
+    """Take back the corrections that people found wrong, as they said it on the page. Returns how many. A row that is no
+    correction by the models any more is left alone."""
     asked, history, done = pending_reviews(ledger.engine), History(ledger.engine), 0
+    standing = history.latest([word["key"] for word in asked])
     for word in asked:
-        try:
-            revert(ledger, row=history.id_of(word["key"]), drop=word["verdict"] == "drop", who=word["expert"])
-            done += 1
-        except DataError:
-            pass  # it was taken back before
+        now = standing.get(word["key"])
+        if now is None or now["verdict"] != Verdict.CORRECTED:
+            continue
+        row_id = history.id_of(word["key"])
+        found = [{"key": word["key"], "id": row_id, "given_label": history.name(now["given"])}]
+        words = {"row": row_id, "label": None, "batch": None, "decider": None}
+        _take_back(ledger, found, words, drop=word["verdict"] == "drop", who=word["expert"])
+        done += 1
     if asked:
-        close_reviews(ledger.engine, [word["key"] for word in asked])
+        close_reviews(ledger.engine, asked)
     return done
 
 
@@ -94,6 +108,8 @@ def erase_rows(ledger: SqlLedger, ids: list[str], *, who: str = "user") -> int:
             here = (table.c.seq == seq) & (table.c.position == position)
             connection.execute(update(table).where(here).values(content=ERASED))
         left = {str(seq): attached_digest(connection, seq) for seq in sorted({seq for seq, _ in asides})}
+        if inspect(connection).has_table("queue_items"):
+            forget(connection, keys)
         body = {"keys": keys, "who": who, "payloads": payloads, "aside": left}
         ledger._enter(connection, "erase", body)
     if ledger.engine.dialect.name == "sqlite":

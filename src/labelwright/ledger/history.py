@@ -135,6 +135,14 @@ class History:
         table = ipc_table(data[0][0])
         return table.drop_columns([SALT_COLUMN])
 
+    def latest(self, keys: list[int]) -> dict[int, dict[str, Any]]:
+        """Row key -> the latest word on it: verdict, given, label, proba, decider."""
+        table, out = schema.verdicts, dict[int, dict[str, Any]]()
+        for start in range(0, len(keys), 500):
+            mine = select(table).where(table.c.key.in_(keys[start : start + 500])).order_by(table.c.seq)
+            out |= {int(row.key): dict(row._mapping) for row in self._rows(mine)}
+        return out
+
     def each_at(self, keys: Ints, *, reverted: bool = False) -> Iterator[tuple[Ints, pa.Table]]:
         """(found keys, their rows as the user gave them), batch by batch; erased rows are not found, nor those whose
         correction was reverted, unless ``reverted``."""

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, update
 
 from labelwright.errors import DataError, SettingsError
 from labelwright.ledger import queue_sql as sql
 from labelwright.ledger.people import checked_name
-from labelwright.ledger.queue_tables import create, items, leases, replies, writing
+from labelwright.ledger.queue_tables import create, forget, items, replies, writing
 from labelwright.ledger.schema import open_engine, transaction
 from labelwright.types import NO_LABEL, Answer, Floats, Ints, Queries, Rows
 
@@ -163,6 +163,11 @@ class ExpertQueue:
             self._insert(connection, queries, gold=rows.y[fresh])
         return int(fresh.sum())
 
+    def gold_keys(self) -> set[int]:
+        """Rows that test people."""
+        with transaction(self.engine, writes=False) as connection:
+            return set(connection.scalars(select(items.c.key).where(items.c.gold >= 0)))
+
     def close(self, keys: Sequence[int]) -> None:
         """These questions were answered elsewhere: nobody is asked any more."""
         with self._writing() as connection:
@@ -178,9 +183,7 @@ class ExpertQueue:
     def withdraw(self, keys: Sequence[int]) -> None:
         """Forget questions about rows that are gone."""
         with self._writing() as connection:
-            for part in _parts(keys):
-                for table in (items, leases, replies):
-                    connection.execute(delete(table).where(table.c.key.in_(part)))
+            forget(connection, keys)
 
     def collect(self, outstanding: Queries) -> Iterator[Answer]:
         """The answers to questions put earlier that have all the opinions they wait for; each is given to the loop until the
@@ -201,7 +204,8 @@ class ExpertQueue:
             ruled = [row for part in _parts(done) for row in connection.execute(_decided(part))]
             others = self._others(connection) if self.overlap > 1 else []
         settled = {row.key: row for row in ruled}
-        for key, (label, names) in self._agreed(said, others).items():
+        agreed = dict.fromkeys(settled, (NO_LABEL, list[str]())) | self._agreed(said, others)
+        for key, (label, names) in agreed.items():
             cost, lead = self.cost * len(names), settled.get(key)
             if lead is not None:
                 label, names = lead.decided, [*names, f"{lead.decided_by} (lead)"]
@@ -231,18 +235,19 @@ class ExpertQueue:
 
     # ------------------------------------------------------------ people's side
 
-    def serve(self, expert: str, count: int = 1) -> list[Item]:
+    def serve(self, expert: str, count: int = 1, *, seeing: bool = False) -> list[Item]:
         """Lease up to ``count`` items to a person: those still held, then the most valuable that nobody else holds and that do
-        not look like the one before."""
+        not look like the one before. seeing: only such as are shown with their suggestion, and none that test people."""
         expert = checked_name(expert)
         with self._writing() as connection:
-            return self._serve(connection, expert, count)
+            return self._serve(connection, expert, count, seeing)
 
-    def _serve(self, connection: Connection, expert: str, count: int) -> list[Item]:
+    def _serve(self, connection: Connection, expert: str, count: int, seeing: bool = False) -> list[Item]:
         now = self.clock()
         held = connection.execute(sql.HELD, {"expert_": expert, "now_": now}).all()
-        out = [self._item(row, expert, row.until) for row in held[:count]]
-        return out + (self._fresh(connection, expert, count - len(out), now) if len(out) < count else [])
+        mine = [self._item(row, expert, row.until) for row in held if not (seeing and row.gold != NO_LABEL)]
+        out = [item for item in mine if not (seeing and item.blind)][:count]
+        return out + (self._fresh(connection, expert, count - len(out), now, seeing) if len(out) < count else [])
 
     def _item(self, row: Row[Any], expert: str, until: float) -> Item:
         blind = self.is_blind(expert, row.key)
@@ -252,18 +257,20 @@ class ExpertQueue:
         """Whether this person is shown this row without a suggestion: the same whenever it is asked."""
         return _chance(expert, key, "blind") < self.blind
 
-    def _fresh(self, connection: Connection, expert: str, count: int, now: float) -> list[Item]:
+    def _fresh(self, connection: Connection, expert: str, count: int, now: float, seeing: bool) -> list[Item]:
         who = {"expert_": expert, "now_": now}
+        connection.execute(sql.FORGET_STALE, who)
         last = connection.execute(sql.LAST, {"expert_": expert}).first()
-        wanted = {**who, "limit_": max(LOOK_AHEAD, 2 * count)}
+        wanted = {**who, "limit_": max(LOOK_AHEAD, 4 * count)}
         tests: list[Row[Any]] = []
-        if self.gold and _chance(expert, last.key if last else 0, "gold") < self.gold:
+        if self.gold and not seeing and _chance(expert, last.key if last else 0, "gold") < self.gold:
             tests = list(connection.execute(sql.TESTS, {"expert_": expert}))
         found = connection.execute(sql.FRESH, wanted).all()
+        if seeing:
+            found = [row for row in found if not self.is_blind(expert, row.key)]
         chosen = [*tests, *apart(found, count - len(tests), last.near if last else None)]
         until = now + self.lease
         if chosen:
-            connection.execute(sql.FORGET_STALE, who)
             rows = [{"key": row.key, "expert": expert, "since": now, "until": until} for row in chosen]
             connection.execute(sql.LEASED, rows)
         return [self._item(row, expert, until) for row in chosen]
@@ -304,7 +311,8 @@ class ExpertQueue:
         connection.execute(sql.FORGET_LEASE, mine)
         if before is not None and (before.kind, before.label) == (kind, code):
             return "again"
-        if item.taken or (before is None and item.wanted <= 0 and kind != "skip"):
+        closed = item.taken or item.decided != NO_LABEL
+        if closed or (before is None and item.wanted <= 0 and kind != "skip"):
             return "late"
         if before is not None:
             connection.execute(sql.FORGET_REPLY, mine)
@@ -333,7 +341,7 @@ class ExpertQueue:
         expert, now = checked_name(expert), self.clock()
         with self._writing() as connection:
             last = connection.execute(sql.LAST, {"expert_": expert}).first()
-            if last is None or last.taken:
+            if last is None or last.taken or last.decided != NO_LABEL:
                 return None
             mine = {"key_": last.key, "expert_": expert}
             connection.execute(sql.FORGET_REPLY, mine)

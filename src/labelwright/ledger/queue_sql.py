@@ -41,7 +41,7 @@ TESTS = (
 )
 """A gold row that the person has not seen."""
 LAST = (
-    select(items.c.key, items.c.near, items.c.taken, items.c.wanted, items.c.gold, replies.c.kind)
+    select(items.c.key, items.c.near, items.c.taken, items.c.wanted, items.c.gold, items.c.decided, replies.c.kind)
     .join(replies, replies.c.key == items.c.key)
     .where(replies.c.expert == expert)
     .order_by(replies.c.at.desc())

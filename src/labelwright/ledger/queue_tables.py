@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import (
@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    delete,
     func,
     select,
 )
@@ -82,6 +83,7 @@ facts = Table("queue_facts", tables, Column("name", Text, primary_key=True), Col
 Index("ix_queue_open", items.c.open, items.c.value.desc(), items.c.key)
 Index("ix_queue_gold", items.c.gold)
 Index("ix_queue_expert", replies.c.expert, replies.c.at)
+Index("ix_queue_at", replies.c.at)
 Index("ix_queue_lease", leases.c.expert)
 
 _LOCK = 7_115_120
@@ -94,6 +96,13 @@ def writing(engine: Engine) -> Iterator[Connection]:
         if engine.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         yield connection
+
+
+def forget(connection: Connection, keys: Sequence[int]) -> None:
+    """Delete whatever the queue holds of these rows."""
+    for start in range(0, len(keys), 500):
+        for table in (items, leases, replies, reviews):
+            connection.execute(delete(table).where(table.c.key.in_(keys[start : start + 500])))
 
 
 def create(engine: Engine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Engine, case, delete, func, insert, select, update
+from sqlalchemy import Engine, case, delete, exists, func, insert, select, update
 
 from labelwright.errors import DataError
 from labelwright.ledger.people import checked_name
@@ -13,6 +13,8 @@ from labelwright.ledger.queue_tables import items, leases, replies, reviews, wri
 from labelwright.ledger.schema import transaction
 from labelwright.types import NO_LABEL
 
+TIMED = 5000
+"""Latest replies that people's median time is taken of."""
 REVIEWS = ("right", "given", "drop")
 """Of a correction: it is right; the given label was; neither is, drop the row."""
 
@@ -28,9 +30,8 @@ def progress(engine: Engine, now: float) -> dict[str, Any]:
         counts = connection.execute(
             select(replies.c.expert, replies.c.kind, func.count()).group_by(replies.c.expert, replies.c.kind)
         ).all()
-        spent = connection.execute(
-            select(replies.c.expert, replies.c.seconds).where(replies.c.seconds.is_not(None))
-        ).all()
+        timed = select(replies.c.expert, replies.c.seconds).where(replies.c.seconds.is_not(None))
+        spent = connection.execute(timed.order_by(replies.c.at.desc()).limit(TIMED)).all()
         latest = connection.scalar(select(func.max(replies.c.at)))
     people: dict[str, dict[str, Any]] = {}
     for expert, kind, count in counts:
@@ -50,8 +51,11 @@ def progress(engine: Engine, now: float) -> dict[str, Any]:
 
 
 def bought(engine: Engine, expert: str | None = None) -> dict[str, int]:
-    """What answers brought, of one person or of all: rows answered with a class, and how many of those came with another."""
-    named = (replies.c.kind == "answer") & (items.c.gold == NO_LABEL)
+    """What answers brought, of one person or of all: rows answered with a class, and how many of those came with another.
+    Of one person, rows that test people count like others, or the counter would tell which they are."""
+    named: Any = replies.c.kind == "answer"
+    if expert is None:
+        named &= items.c.gold == NO_LABEL
     wrong = func.sum(case((replies.c.label != items.c.given, 1), else_=0))
     query = select(func.count(), wrong).join(items, items.c.key == replies.c.key).where(named)
     if expert is not None:
@@ -150,26 +154,33 @@ def decide(engine: Engine, lead: str, key: int, label: int, classes: int) -> Non
     lead = checked_name(lead)
     if not 0 <= label < classes:
         raise DataError(f"label {label} is no class; expected 0 to {classes - 1}")
+    answered = exists().where(replies.c.key == key, replies.c.kind == "answer")
     with writing(engine) as connection:
-        mine = update(items).where(items.c.key == key, items.c.taken == 0)
+        mine = update(items).where(items.c.key == key, items.c.taken == 0, items.c.gold == NO_LABEL, answered)
         if not connection.execute(mine.values(decided=label, decided_by=lead, wanted=0, open=0)).rowcount:
             raise DataError(f"row {key} is not disputed any more: the loop has its answer, or it was erased")
 
 
-def review(engine: Engine, expert: str, verdicts: dict[int, str], now: float) -> None:
-    """What a person says of corrections: row key -> one of :data:`REVIEWS`. The loop carries it out. Raises DataError for
+def review(engine: Engine, expert: str, verdicts: dict[int, str], now: float) -> int:
+    """What a person says of corrections: row key -> one of :data:`REVIEWS`. The loop carries it out. Returns how many were
+    taken: "right" does not stand against somebody's take-back, and what was carried out stays. Raises DataError for
     another word."""
     expert = checked_name(expert)
     strange = next((word for word in verdicts.values() if word not in REVIEWS), None)
     if strange is not None:
         raise DataError(f"{strange[:40]!r} says nothing of a correction; expected one of {', '.join(REVIEWS)}")
+    taken = 0
     with writing(engine) as connection:
         for key, word in verdicts.items():
-            connection.execute(delete(reviews).where(reviews.c.key == key, reviews.c.done == 0))
-            known = connection.execute(select(reviews.c.key).where(reviews.c.key == key)).first()
-            if known is None:
-                row = {"key": key, "expert": expert, "verdict": word, "at": now, "done": int(word == "right")}
-                connection.execute(insert(reviews).values(**row))
+            before = connection.execute(select(reviews.c.verdict, reviews.c.done).where(reviews.c.key == key)).first()
+            if before is not None and (word == "right" or (before.done and before.verdict != "right")):
+                taken += before.verdict == word
+                continue
+            connection.execute(delete(reviews).where(reviews.c.key == key))
+            row = {"key": key, "expert": expert, "verdict": word, "at": now, "done": int(word == "right")}
+            connection.execute(insert(reviews).values(**row))
+            taken += 1
+    return taken
 
 
 def reviewed(engine: Engine) -> set[int]:
@@ -185,8 +196,9 @@ def pending_reviews(engine: Engine) -> list[dict[str, Any]]:
     return [{"key": row.key, "expert": row.expert, "verdict": row.verdict} for row in found]
 
 
-def close_reviews(engine: Engine, keys: list[int]) -> None:
-    """The loop has carried these out."""
+def close_reviews(engine: Engine, words: list[dict[str, Any]]) -> None:
+    """The loop has carried these out; one that was changed in the meantime stays open."""
     with writing(engine) as connection:
-        for key in keys:
-            connection.execute(update(reviews).where(reviews.c.key == key).values(done=1))
+        for word in words:
+            same = (reviews.c.key == word["key"]) & (reviews.c.verdict == word["verdict"])
+            connection.execute(update(reviews).where(same).values(done=1))

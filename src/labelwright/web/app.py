@@ -2,7 +2,6 @@
 
 import getpass
 import html
-import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from urllib.parse import quote, unquote
 
 from anyio import to_thread
 from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Path as Path_
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -27,7 +28,7 @@ from labelwright.ledger.people import NAME, checked_name
 from labelwright.ledger.queue import Item
 from labelwright.report import words
 from labelwright.web.board import board
-from labelwright.web.desk import Desk
+from labelwright.web.desk import LATE, Desk
 from labelwright.web.guard import POLICY, Guard, Rate, same, signed
 from labelwright.web.suggest import Suggestions, label_studio
 
@@ -100,12 +101,10 @@ class Site:
         return None if person is None else Visitor(person.name, person.lead, signed(self.secret, token))
 
     def _checked(self, request: Request, token: str) -> Any:
-        address = request.client.host if request.client else "?"
-        if not self.logins.allows(address, counted=False):
-            raise HTTPException(429, "Too many wrong tokens; wait a minute.")
         person = self.desk.people.who(token)
-        if person is None:
-            self.logins.allows(address)
+        address = request.client.host if request.client else "?"
+        if person is None and not self.logins.allows(address):
+            raise HTTPException(429, "Too many wrong tokens; wait a minute.")
         return person
 
     def _by_name(self, request: Request) -> Visitor:
@@ -140,12 +139,17 @@ class Site:
         return HTMLResponse(self.templates.get_template(name).render(more), status)
 
     def question(
-        self, request: Request, visitor: Visitor, message: str = "", items: list[Item] | None = None
+        self,
+        request: Request,
+        visitor: Visitor,
+        message: str = "",
+        items: list[Item] | None = None,
+        status: int = 200,
     ) -> HTMLResponse:
         """The next question, or that there is none."""
         desk, now = self.desk, self.desk.queue.clock()
         return self.page(
-            "question.html.j2", request, visitor,
+            "question.html.j2", request, visitor, status,
             q=desk.question(visitor.name, items), message=message, now=f"{now:.2f}", progress=desk.progress(),
             mine=desk.bought(visitor.name),
             choices=desk.choices(), classes=desk.classes, guidelines=desk.cached("guidelines", 2.0, desk.people.guidelines),
@@ -171,7 +175,14 @@ def create_app(desk: Desk, *, local: bool = True, accounts: bool | None = None, 
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         yield
 
-    app = FastAPI(title="labelwright", version=labelwright.__version__, docs_url=None, redoc_url=None, lifespan=life)
+    app = FastAPI(
+        title="labelwright",
+        version=labelwright.__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=life,
+    )
     app.state.desk, app.state.site = desk, site
     app.add_middleware(Guard, local=local, secure=secure)
     style = (REPORT / "style.css").read_text() + (
@@ -200,6 +211,11 @@ def _errors(app: FastAPI, site: Site) -> None:
         if error.status_code == 401 and page:
             return RedirectResponse("/login", 303)
         return answer(request, error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    def bent(request: Request, error: RequestValidationError) -> Response:
+        parts = ", ".join(dict.fromkeys(str(part) for found in error.errors() for part in found["loc"][1:2]))
+        return answer(request, 422, f"The request does not fit: {parts[:200] or 'no JSON'}.")
 
     def answer(request: Request, status: int, text: str) -> Response:
         if request.url.path.startswith(("/api", "/label-studio")):
@@ -270,7 +286,12 @@ def _questions(app: FastAPI, site: Site) -> None:
             said = "~" + form["name"].strip()
         live = request.headers.get("hx-request") == "true"
         seconds = seconds_since(form.get("shown"), desk.queue.clock())
-        message, items = desk.say(who.name, row_key(form.get("key", "")), said, seconds, count=int(live))
+        try:
+            message, items = desk.say(who.name, row_key(form.get("key", "")), said, seconds, count=int(live))
+        except DataError as error:
+            if not live:
+                raise
+            return site.question(request, who, str(error), status=400)  # and the next question, where this one is gone
         return site.question(request, who, message, items) if live else RedirectResponse("/", 303)
 
     @app.post("/undo")
@@ -289,7 +310,9 @@ def _questions(app: FastAPI, site: Site) -> None:
         )
 
     @app.get("/picture/{key}/{column}")
-    def picture(key: int, column: int, who: Who) -> Response:
+    def picture(
+        key: Annotated[int, Path_(ge=0, lt=2**63)], column: Annotated[int, Path_(ge=0, lt=10**6)], who: Who
+    ) -> Response:
         row = desk.shelf.row(key)
         name = row.column_names[column] if row is not None and 0 <= column < row.num_columns else None
         found = desk.shelf.picture(key, name) if name is not None and name not in desk.hidden else None
@@ -304,19 +327,30 @@ def _grid(app: FastAPI, site: Site) -> None:
     desk = site.desk
 
     @app.get("/grid")
-    def grid(request: Request, who: Who, done: str = "") -> Response:
+    def grid(request: Request, who: Who, done: str = "", late: str = "", gone: str = "") -> Response:
         questions = desk.several(who.name, GRID)
         return site.page(
-            "grid.html.j2", request, who, questions=questions, done=count_of(done), now=f"{desk.queue.clock():.2f}"
+            "grid.html.j2",
+            request,
+            who,
+            questions=questions,
+            done=count_of(done),
+            late=count_of(late),
+            gone=count_of(gone),
         )
 
     @app.post("/grid")
     def chosen(request: Request, who: Who, form: Form) -> Response:
         site.checked(who, form)
         picked = {name: value for name, value in form.items() if name.startswith("row-") and value}
+        counts = {"done": 0, "late": 0, "gone": 0}
         for name, said in picked.items():
-            desk.say(who.name, row_key(name[4:]), said, None)
-        return RedirectResponse(f"/grid?done={len(picked)}", 303)
+            try:
+                told, _ = desk.say(who.name, row_key(name[4:]), said, None)
+                counts["late" if told == LATE else "done"] += 1
+            except DataError:
+                counts["gone"] += 1  # the others are saved all the same
+        return RedirectResponse("/grid?" + "&".join(f"{name}={n}" for name, n in counts.items() if n), 303)
 
     @app.get("/corrections")
     def corrections(request: Request, who: Who, done: str = "", later: str = "") -> Response:
@@ -327,8 +361,8 @@ def _grid(app: FastAPI, site: Site) -> None:
     def reviewed(request: Request, who: Who, form: Form) -> Response:
         site.checked(who, form)
         verdicts = {row_key(name[4:]): value for name, value in form.items() if name.startswith("row-")}
-        now = desk.review(who.name, verdicts)
-        return RedirectResponse(f"/corrections?done={len(verdicts)}" + ("" if now else "&later=1"), 303)
+        taken, now = desk.review(who.name, verdicts)
+        return RedirectResponse(f"/corrections?done={taken}" + ("" if now else "&later=1"), 303)
 
 
 def _owner(app: FastAPI, site: Site) -> None:
@@ -346,7 +380,7 @@ def _owner(app: FastAPI, site: Site) -> None:
     @app.get("/board")
     def dashboard(request: Request, who: Lead) -> Response:
         told = desk.cached("board", 3.0, lambda: board(desk))
-        figure = desk.cached(f"noise figure {told['batches']}", math.inf, lambda: _noise_figure(told["series"]))
+        figure = desk.cached("noise figure", 20.0, lambda: _noise_figure(told["series"]))
         out = site.page("board.html.j2", request, who, b=told, figure=figure)
         out.headers["content-security-policy"] = POLICY.replace(
             "style-src 'self'", "style-src 'self' 'unsafe-inline'"
@@ -381,7 +415,7 @@ def _owner(app: FastAPI, site: Site) -> None:
         told |= {
             names[int(f[5:])]: text
             for f, text in form.items()
-            if f.startswith("text-") and f[5:].isdecimal() and int(f[5:]) < len(names)
+            if f.startswith("text-") and f[5:].isdecimal() and len(f) < 12 and int(f[5:]) < len(names)
         }
         name = form.get("class", "").strip()
         if name:
@@ -438,14 +472,14 @@ def _api(app: FastAPI, site: Site) -> None:
 
 def row_key(text: str) -> int:
     """A row's key out of a form. Raises DataError when it is none."""
-    if not text.isdecimal() or len(text) > 19:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 19 or int(text) >= 2**63:
         raise DataError("the form names no row; load the page again")
     return int(text)
 
 
 def count_of(text: str) -> int:
     """A small number out of an address; 0 when it is none."""
-    return int(text) if text.isdecimal() and len(text) < 7 else 0
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 0
 
 
 def seconds_since(shown: str | None, now: float) -> float | None:

@@ -33,6 +33,7 @@ CHOICES = len(HOTKEYS)
 LONG = 60
 TEXT = 6000
 GOLD = 60
+MANY = 5000
 EXAMPLES = 4
 
 
@@ -115,6 +116,7 @@ class Desk:
         self._cached: dict[str, tuple[float, Any]] = {}
         self._turn = threading.RLock()  # one figure may need another
         self.gold_rows = self._put_gold() if gold else 0
+        self.examples.avoided = self.queue.gold_keys()
 
     # ------------------------------------------------------------ questions
 
@@ -126,18 +128,23 @@ class Desk:
             if not items:
                 return None
             shown = self.shown(items[0])
-            if shown is not None:
+            if shown is not None or not self._gone([items[0].key]):
                 return shown
-            self.queue.withdraw([items[0].key])
             items = None
 
     def several(self, expert: str, count: int) -> list[Question]:
         """Up to ``count`` questions for the grid, leased; none that are to be answered without a suggestion."""
-        shown = [(item, self.shown(item, brief=True)) for item in self.queue.serve(expert, count)]
-        gone = [item.key for item, question in shown if question is None]
-        if gone:
-            self.queue.withdraw(gone)
-        return [question for item, question in shown if question is not None and not item.blind]
+        items = self.queue.serve(expert, count, seeing=True)
+        shown = [(item.key, self.shown(item, brief=True)) for item in items]
+        self._gone([key for key, question in shown if question is None])
+        return [question for _, question in shown if question is not None]
+
+    def _gone(self, keys: list[int]) -> bool:
+        """Forget the questions about those of these rows that were erased; False when there are none."""
+        erased = sorted(self.history.erased() & set(keys)) if keys else []
+        if erased:
+            self.queue.withdraw(erased)
+        return bool(erased)
 
     def shown(self, item: Item, *, brief: bool = False) -> Question | None:
         """A question as it is shown; None when its row is gone. brief: without examples."""
@@ -223,7 +230,7 @@ class Desk:
             "taken": f"Saved: {word}.",
             "again": f"Saved before: {word}.",
             "changed": f"Changed to {word}.",
-            "late": "Somebody else had answered that row by then; nothing changed.",
+            "late": LATE,
         }
         return told[done], items
 
@@ -269,18 +276,26 @@ class Desk:
                     return out
         return out
 
-    def review(self, expert: str, verdicts: dict[int, str]) -> bool:
-        """Take what a person says of corrections; True when it was carried out at once, False when the run will do it."""
-        view.review(self.history.engine, expert, verdicts, self.queue.clock())
-        try:
-            self.state.claim()
-        except BusyError:
-            return False
-        try:
-            carry_out(SqlLedger(self.state.url, settings=self.history.settings))
-        finally:
-            self.state.release()
-        return True
+    def review(self, expert: str, verdicts: dict[int, str]) -> tuple[int, bool]:
+        """Take what a person says of corrections by the models; of other rows it is not taken. Returns how many were, and
+        whether they were carried out at once; else the run will do it."""
+        standing = self.history.latest(list(verdicts))
+        mine = {
+            key: word
+            for key, word in verdicts.items()
+            if key in standing and standing[key]["verdict"] == Verdict.CORRECTED
+        }
+        with self._turn:
+            taken = view.review(self.history.engine, expert, mine, self.queue.clock())
+            try:
+                self.state.claim()
+            except BusyError:
+                return taken, False
+            try:
+                carry_out(SqlLedger(self.state.url, settings=self.history.settings))
+            finally:
+                self.state.release()
+        return taken, True
 
     # ------------------------------------------------------------ figures
 
@@ -311,7 +326,11 @@ class Desk:
 
     def bought(self, expert: str) -> dict[str, Any]:
         """What a person's answers brought, and what as many at random would have."""
-        own = view.bought(self.history.engine, expert)
+        own = self._cached.get(f"bought {expert}", (0.0, {"answers": 0}))[1]
+        if own["answers"] < MANY:
+            own = view.bought(self.history.engine, expert)
+        if own["answers"] >= MANY:  # to count them all for every question would take too long
+            own = self.cached(f"bought {expert}", 30.0, lambda: view.bought(self.history.engine, expert), beside=True)
         rate = self.cached("noise", 5.0, self._noise)
         return {**own, "random": rate}
 
@@ -323,5 +342,6 @@ class Desk:
         return float(batches[-1]["body"]["noise"]["rate"]) if batches else None
 
 
+LATE = "Somebody else had answered that row by then; nothing changed."
 WORDS = {"unsure": "unsure", "none": "none of these", "broken": "this row is broken", "skip": "skipped"}
 """What the kinds of answers without a class are called on the page."""

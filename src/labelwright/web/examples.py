@@ -71,6 +71,7 @@ class Examples:
 
     def __init__(self, history: History, hidden: frozenset[str]):
         self.history, self.hidden = history, hidden
+        self.avoided: set[int] = set()  # rows that test people: an example would tell their label
         self._encoder: Encoder | None = None
         self._sample: Sample | None = None
         self._turn, self._at, self._seen = threading.Lock(), 0.0, -1
@@ -132,12 +133,12 @@ class Examples:
         labels: list[Ints] = []
         vouched: list[Bools] = []
         tables: list[pa.Table] = []
-        erased = self.history.erased()
+        out = [*self.history.erased(), *self.avoided]
         for number in dict.fromkeys([numbers[0], *numbers[::-1][:BATCHES]]):
             records = self.history.records(number)
             trusted = np.isin(records.verdict, (Verdict.TRUSTED, Verdict.ASKED)) & (records.label != NO_LABEL)
             chosen = []
-            for at in np.flatnonzero(trusted & ~np.isin(records.keys, list(erased))).tolist():
+            for at in np.flatnonzero(trusted & ~np.isin(records.keys, out)).tolist():
                 label = int(records.label[at])
                 if held[label] < PER_CLASS and len(keys) < ROWS:
                     held[label] += 1

@@ -15,8 +15,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 FORM = 64 << 10
-"""Most bytes of a form; tasks for suggestions may be :data:`TASKS` long."""
-TASKS = 16 << 20
+"""Most bytes of a form."""
+LARGER = {"/label-studio/": 16 << 20, "/guidelines": 4 << 20}
+TOO_MUCH = "That is too much: at most {} kB may be sent. Nothing was saved."
 PATIENCE = 20.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -34,6 +35,10 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
+
+
+class _TooMuch(Exception):
+    """More was sent than may be."""
 
 
 class Guard:
@@ -55,7 +60,7 @@ class Guard:
             return
         given = dict(scope["headers"])
         still = scope["path"].startswith("/static/")
-        limit = TASKS if scope["path"].startswith("/label-studio/") else FORM
+        limit = next((most for start, most in LARGER.items() if scope["path"].startswith(start)), FORM)
 
         async def sent(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -72,11 +77,20 @@ class Guard:
                 sent, 421, "This page answers to localhost only; start 'labelwright serve' with --host for others."
             )
             return
+        if scope["method"] not in ("GET", "HEAD") and given.get(b"sec-fetch-site", b"none") in (
+            b"cross-site",
+            b"same-site",
+        ):
+            await _refused(sent, 403, "This request comes from another site; nothing was done.")
+            return
         length = given.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > limit:
-            await _refused(sent, 413, f"That is too much: at most {limit >> 10} kB may be sent. Nothing was saved.")
+            await _refused(sent, 413, TOO_MUCH.format(limit >> 10))
             return
-        await self.app(scope, _bounded(receive, limit), sent)
+        try:
+            await self.app(scope, _bounded(receive, limit), sent)
+        except _TooMuch:
+            await _refused(sent, 413, TOO_MUCH.format(limit >> 10))
 
 
 def host_of(header: str) -> str:
@@ -91,14 +105,16 @@ def host_of(header: str) -> str:
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:
-    """A body that goes on beyond the limit (chunked, without a length) ends as if the sender had gone."""
+    """A body that goes on beyond the limit (chunked, without a length) raises _TooMuch."""
     seen = 0
 
     async def bounded() -> MutableMapping[str, Any]:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if seen > limit else message
+        if seen > limit:
+            raise _TooMuch
+        return message
 
     return bounded
 
@@ -148,4 +164,4 @@ def signed(secret: bytes, text: str) -> str:
 
 def same(first: str, second: str) -> bool:
     """Whether two secrets are the same, in a time that tells nothing."""
-    return hmac.compare_digest(first.encode(), second.encode())
+    return hmac.compare_digest(first.encode(errors="replace"), second.encode(errors="replace"))

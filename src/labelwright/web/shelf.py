@@ -34,7 +34,7 @@ class Shelf:
 
     def __init__(self, history: History):
         self.history = history
-        self._tables: OrderedDict[int, pa.Table | None] = OrderedDict()
+        self._tables: OrderedDict[int, pa.Table] = OrderedDict()
         self._ids: OrderedDict[int, dict[int, str]] = OrderedDict()
         self._turn = threading.Lock()
         self._looked, self._erasures = 0.0, 0
@@ -56,7 +56,8 @@ class Shelf:
         if ids is None:
             ids = self.history.ids_in(number)
             with self._turn:
-                self._ids[number] = ids
+                if ids:
+                    self._ids[number] = ids
                 while len(self._ids) > BATCHES:
                     self._ids.popitem(last=False)
         return ids.get(key, str(key))
@@ -73,6 +74,8 @@ class Shelf:
                 self._tables.move_to_end(number)
                 return self._tables[number]
         table = self.history.table(number)
+        if table is None:
+            return None  # not remembered: the batch may be yet to come
         with self._turn:
             self._tables[number] = table
             while len(self._tables) > 1 and (len(self._tables) > BATCHES or self._held() > BYTES):
@@ -80,7 +83,7 @@ class Shelf:
         return table
 
     def _held(self) -> int:
-        return sum(table.nbytes for table in self._tables.values() if table is not None)
+        return sum(table.nbytes for table in self._tables.values())
 
     def _forget_erased(self) -> None:
         now = time.monotonic()

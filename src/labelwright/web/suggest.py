@@ -16,6 +16,7 @@ from labelwright.web.desk import Desk
 
 FRESH = 10.0
 TASKS = 1000
+CONFIG = 1_000_000
 
 
 class Suggestions:
@@ -87,9 +88,9 @@ def interface(config: Any) -> tuple[str, str]:
     """
     import re
 
-    if not isinstance(config, str):
+    if not isinstance(config, str) or len(config) > CONFIG:
         return CONTROL, TARGET
-    tag = re.search(r"<Choices\b[^>]*>", config)
+    tag = re.search(r"<Choices\b[^<>]*>", config)
     found = {name: re.search(rf'\b{name}="([^"]*)"', tag.group()) for name in ("name", "toName")} if tag else {}
     control, target = found.get("name"), found.get("toName")
     return (control.group(1), target.group(1)) if control and target else (CONTROL, TARGET)
@@ -107,6 +108,8 @@ def label_studio(app: FastAPI, suggestions: Suggestions, visitor: Any) -> None:
         return {"status": "UP", "model_class": MODEL, "v2": True}
 
     async def body(request: Request) -> dict[str, Any]:
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            raise HTTPException(415, "expected application/json")
         try:
             found = await request.json()
         except (ValueError, RecursionError) as error:
