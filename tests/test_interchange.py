@@ -57,6 +57,25 @@ def test_questions_are_label_studio_tasks_with_predictions_and_an_interface(stat
     assert [c.get("value") for c in choices] == list(history.classes)
 
 
+def test_questions_in_parquet_can_be_answered_in_place(state):
+    import pyarrow.parquet as pq
+
+    path = state / "questions.parquet"
+    assert call_cli("questions", "--state", state, "--output", path).returncode == 0
+    table, tasks = pq.read_table(path), tasks_of(state)
+    assert table["key"].to_pylist() == [task["data"][KEY] for task in tasks] and "true" not in table.column_names
+    from labelwright.interchange import plain
+
+    assert [plain(cell) for cell in table["image"].to_pylist()] == [task["data"]["image"] for task in tasks]
+    assert set(table["label"].to_pylist()) == {None}
+    at = table.column_names.index("label")
+    import pyarrow as pa
+
+    pq.write_table(table.set_column(at, "label", pa.array(["seven"] * 3 + [None] * (len(tasks) - 3))), path)
+    assert take_in(StateFolder(state), path.read_bytes(), path)["taken"] == 3
+    assert {word.label for word in all_said(history_of(state))} == {"seven"}
+
+
 def annotated(task: dict, label: str, number: int) -> dict:
     """A task as Label Studio exports it when a person has answered (its documentation, "JSON" export)."""
     result = {"id": f"r{number}", "from_name": "label", "to_name": "row", "type": "choices", "origin": "manual"}

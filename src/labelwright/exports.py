@@ -112,8 +112,10 @@ def open_questions(history: History) -> list[dict[str, Any]]:
 
 def write_questions(history: History, path: Path) -> int:
     """Write open questions as CSV, with the rows' own columns: an expert fills in ``label`` and saves it as the answers
-    file. Returns how many there are."""
+    file. As Parquet, where the path ends so, with the rows' keys and columns as they are. Returns how many there are."""
     asked = open_questions(history)
+    if path.suffix.lower() == ".parquet":
+        return _questions_table(history, asked, path)
     keys = np.array([q.pop("key") for q in asked], np.int64)
     found, table = history.at(np.sort(keys))
     shown = {} if table is None else dict(zip(found.tolist(), table.to_pylist(), strict=True))
@@ -127,6 +129,23 @@ def write_questions(history: History, path: Path) -> int:
         row = shown.get(int(key), {})
         writer.writerow([*(question[name] for name in head), *(_short(row.get(name)) for name in extra)])
     write_bytes(out.getvalue().encode(), path)
+    return len(asked)
+
+
+def _questions_table(history: History, asked: list[dict[str, Any]], path: Path) -> int:
+    names = {"id": pa.string(), "label": pa.string(), "given_label": pa.string(), "suggestion": pa.string()}
+    told = pa.table({name: pa.array([q[name] or None for q in asked], kind) for name, kind in names.items()})
+    told = told.append_column("confidence", pa.array([q["confidence"] for q in asked], pa.float64()))
+    told = told.append_column("key", pa.array([q["key"] for q in asked], pa.int64()))
+    order = np.argsort(np.array([q["key"] for q in asked], np.int64))
+    found, table = history.at(np.array([q["key"] for q in asked], np.int64)[order])
+    truth = history.settings.get("columns", {}).get("truth")
+    if table is not None and len(found) == len(asked):
+        rows = table.take(np.argsort(order))
+        for name in rows.column_names:
+            if name not in told.column_names and name != truth:
+                told = told.append_column(name, rows.column(name))
+    write_tables(iter([told]), path)
     return len(asked)
 
 

@@ -39,7 +39,7 @@ def status(state: State = Path("state"), ledger: LedgerUrl = None, json: Json = 
 def questions(
     state: State = Path("state"),
     output: Annotated[
-        Path | None, typer.Option(help="write them as CSV, or as Label Studio tasks (.json), to be answered")
+        Path | None, typer.Option(help="write them to be answered: .csv, .parquet, or .json for Label Studio")
     ] = None,
     ledger: LedgerUrl = None,
     json: Json = False,
