@@ -159,9 +159,14 @@ class Desk:
 
     def _examples(self, row: pa.Table, item: Item) -> list[tuple[str, list[Example]]]:
         out = []
-        for label in dict.fromkeys((item.given, item.suggestion)):
+        pictured = any(is_picture(field.type, row.column(field.name)[0].as_py()) for field in row.schema)
+        count = EXAMPLES if pictured else EXAMPLES // 2  # a column each, beside the row
+        other = self.examples.rival(row, item.given) if item.given == item.suggestion else item.suggestion
+        for label in (item.given, other):
+            if label is None:
+                continue
             found = []
-            for key in self.examples.near(row, label, EXAMPLES, but=item.key):
+            for key in self.examples.near(row, label, count, but=item.key):
                 other = self.shelf.row(key)
                 if other is not None:
                     fields = self._fields(key, other, [])

@@ -93,6 +93,16 @@ class Examples:
         gap = ((sample.X[mine] - x) ** 2).sum(axis=1)
         return [int(sample.keys[mine[at]]) for at in np.argsort(gap, kind="stable")[:count]]
 
+    def rival(self, row: pa.Table, label: int) -> int | None:
+        """The class other than ``label`` whose trusted rows are nearest; None when there is none."""
+        sample, encoder = self._renewed(), self._encoder
+        others = np.flatnonzero(sample.label != label) if sample is not None else np.empty(0, np.int64)
+        if sample is None or encoder is None or not len(others):
+            return None
+        with self._turn:
+            x = encoder.transform(row)[0]
+        return int(sample.label[others[((sample.X[others] - x) ** 2).sum(axis=1).argmin()]])
+
     def odd(self, column: str, value: Any) -> str:
         """Why a value is odd among trusted rows; "" when it is not, or nothing is known."""
         sample = self._renewed()
