@@ -32,8 +32,7 @@ def assert_alike(a: Audit, b: Audit, at: Ints | slice = slice(None), *, atol: fl
     np.testing.assert_allclose(b.label_score, a.label_score[at], atol=atol)
     clear = np.abs(a.label_score[at] - 0.5) > 2 * atol
     np.testing.assert_array_equal(b.flagged[clear], a.flagged[at][clear])
-    rate = 2e-3 if atol <= 2e-3 else 5e-3  # a mean of scores is no closer than they are
-    assert float(b.noise_rate) == pytest.approx(float(a.noise_rate), abs=rate)
+    assert float(b.noise_rate) == pytest.approx(float(a.noise_rate), abs=2e-3)
 
 
 @settings(max_examples=25, deadline=None)
