@@ -12,7 +12,11 @@
     ├── LedgerError         the ledger cannot be written or read
     │   ├── TamperedError   the hash chain does not hold
     │   └── BusyError       another process is writing to the same state folder
-    └── BudgetError         more was asked than the budget allows
+    ├── BudgetError         more was asked than the budget allows
+    └── TrustError          something that must be trusted cannot be
+        ├── EvidenceError   a quote, report or token is malformed: it proves nothing
+        ├── RefusedError    the evidence is sound, but the policy, the broker or the sandbox says no
+        └── SealError       a sealed chunk, manifest or model is not the one that was sealed
 
 The command line turns each of these into one sentence and exit code 2.
 """
@@ -60,3 +64,19 @@ class BusyError(LedgerError):
 
 class BudgetError(LabelwrightError):
     """More was asked than the budget allows."""
+
+
+class TrustError(LabelwrightError):
+    """Something that must be trusted cannot be."""
+
+
+class EvidenceError(TrustError, ValueError):
+    """A quote, report or token is malformed: it proves nothing."""
+
+
+class RefusedError(TrustError):
+    """The evidence is sound, but the policy, the broker or the sandbox says no."""
+
+
+class SealError(TrustError, ValueError):
+    """A sealed chunk, manifest or model is not the one that was sealed."""

@@ -1,0 +1,1 @@
+"""trust: attest, verify, policy and doctor."""

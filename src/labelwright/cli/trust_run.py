@@ -1,0 +1,1 @@
+"""trust: run and render."""

@@ -1,0 +1,1 @@
+"""trust: seal, unseal and broker."""
