@@ -18,6 +18,7 @@ import numpy as np
 from labelwright.baselines.omniscient import FullClean, OptSel
 from labelwright.bench.pieces import Tick
 from labelwright.bench.profiles import Profile, Way
+from labelwright.bench.workers import only_one
 from labelwright.errors import DataError, LedgerError
 from labelwright.learners import Deep, Learners
 from labelwright.loop import System
@@ -212,6 +213,13 @@ def start_state(
     profile: Profile, stream: DeepStream, seed: int, path: Path, *, device: str, tick: Tick, one: bool = False
 ) -> Mapping[str, Any]:
     """The state of L and C after D0, the same for every method and way; made once and kept in a file."""
+    with only_one(path):
+        return _started(profile, stream, seed, path, device=device, tick=tick, one=one)
+
+
+def _started(
+    profile: Profile, stream: DeepStream, seed: int, path: Path, *, device: str, tick: Tick, one: bool
+) -> Mapping[str, Any]:
     try:
         return unpack(path.read_bytes())
     except (OSError, LedgerError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def run_framework(
     data_dir: str | None = None,
     output: Path = Path("experiments/results"),
     noises: Sequence[str] = NOISES,
+    workers: int = 1,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Every strategy under every kind of noise on the same streams; finished pieces are not run again.
@@ -105,12 +107,7 @@ def run_framework(
     count = (setting.seeds if setting else 10) if seeds is None else seeds
     jobs = [Job(s, noise, strategy) for s in range(seed, seed + count) for noise in noises for strategy in STRATEGIES]
     starts = output / "pieces" / f"table2-{dataset}-{profile}"
-
-    def piece(job: Job, path: Path, tick: Tick) -> dict[str, Any]:
-        if setting is None:
-            return _regular(job, path, data_dir, tick)
-        return _deep(setting, job, path, job.folder(starts) / "d0.state", device, data_dir, tick)
-
+    piece = partial(_piece, setting=setting, starts=starts, device=device, data_dir=data_dir)
     found = run_all(
         jobs,
         piece,
@@ -118,6 +115,7 @@ def run_framework(
         steps=setting.batches if setting else PENDIGITS[1],
         settings=f"{_questions(setting)} questions a batch, {setting.settings if setting else PENDIGITS}",
         more=count if setting else 0,
+        workers=workers,
         progress=progress,
     )
     command = f"labelwright bench framework --dataset {dataset} --profile {profile} --seeds {count}"
@@ -128,7 +126,7 @@ def run_framework(
         "seeds": count,
         "questions_a_batch": _questions(setting),
         "noise": {noise: gains({m: runs for (g, m), runs in found.items() if g == noise}) for noise in noises},
-        "provenance": provenance(command),
+        "provenance": provenance(command, device if setting else None),
     }
     written(result, output / f"framework-{dataset}-{profile}.json", framework_figure)
     return result
@@ -138,9 +136,12 @@ def _questions(setting: Profile | None) -> int:
     return PENDIGITS[3] if setting is None else max(1, round(ASKED_SHARE * setting.rows))
 
 
-def _deep(
-    setting: Profile, job: Job, path: Path, d0: Path, device: str, data_dir: str | None, tick: Tick
+def _piece(
+    job: Job, path: Path, tick: Tick, *, setting: Profile | None, starts: Path, device: str, data_dir: str | None
 ) -> dict[str, Any]:
+    if setting is None:
+        return _regular(job, path, data_dir, tick)
+    d0 = job.folder(starts) / "d0.state"
     stream = draw(setting, job.seed, data_dir, rates=schedule(job.group, setting.batches, job.seed))
     start = start_state(setting, stream, job.seed, d0, device=device, tick=tick)
     both = networks(setting, setting.improved, stream, job.seed, device=device)

@@ -207,9 +207,11 @@ def run_live(
     device: str = "auto",
     data_dir: str | None = None,
     output: Path = Path("experiments/results"),
+    workers: int = 1,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """Every method on the same streams; finished pieces are not run again. device is not used: the models are SVMs.
+    """Every method on the same streams; finished pieces are not run again. device and workers are not
+    used: the models are SVMs, one after the other.
 
     Writes ``live-<dataset>-<profile>.json`` and ``.png`` into ``output``, pieces into ``output/pieces``, and the report of the first
     seed's run with suggestions, compared with the others, as ``live-<dataset>-<profile>.html``.

@@ -98,9 +98,11 @@ def run_money(
     device: str = "auto",
     data_dir: str | None = None,
     output: Path = Path("experiments/results"),
+    workers: int = 1,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """Every strategy on the same rows. Writes ``money-<dataset>-<profile>.json`` and ``.png`` into ``output``. device is not used."""
+    """Every strategy on the same rows. Writes ``money-<dataset>-<profile>.json`` and ``.png`` into ``output``. device and workers are
+    not used."""
     count = 5 if seeds is None else seeds
     cells: dict[str, dict[str, list[dict[str, Any]]]] = {}
     before: list[float] = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from labelwright.bench.workers import spread
 from labelwright.errors import SettingsError
 
 Tick = Callable[[str], None]
@@ -41,12 +42,14 @@ def run_all(
     steps: int,
     settings: str,
     more: int = 0,
+    workers: int = 1,
     progress: Progress,
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """(group, method) -> the record of each seed. A piece that has a record is read back, not run.
 
     run: makes the record of a job, writes it to the path, and ticks ``steps`` times. more: ticks besides. settings: what
-    the pieces depend on, in words. Raises SettingsError when the folder holds pieces of other settings.
+    the pieces depend on, in words. workers: processes that run pieces side by side; ``run`` must then be picklable.
+    Raises SettingsError when the folder holds pieces of other settings.
     """
     _claim(folder, settings)
     done, total = 0, len(jobs) * steps + more
@@ -56,11 +59,15 @@ def run_all(
         done = min(done + 1, total)
         progress(what, done, total)
 
+    old = {path for job in jobs if (path := job.path(folder)).exists()}
+    if workers > 1:
+        paths = {job: job.path(folder) for job in jobs}
+        spread([(p.stem, run, (job, p)) for job, p in paths.items() if p not in old], workers, tick)
     out: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for job in jobs:
         path = job.path(folder)
         if path.exists():
-            for _ in range(steps):
+            for _ in range(steps if path in old else 0):
                 tick(path.stem)
             record = json.loads(path.read_text())
         else:

@@ -11,19 +11,31 @@ from pathlib import Path
 from typing import Any
 
 
-def provenance(command: str) -> dict[str, Any]:
-    """What a result file says about its origin.
+def provenance(command: str, device: str | None = None) -> dict[str, Any]:
+    """What a result file says about its origin. device: where its networks were trained, as of TorchClassifier.
 
     >>> sorted(provenance("labelwright bench qal"))
     ['command', 'commit', 'machine', 'versions']
     """
-    names = ("labelwright", "numpy", "scipy", "scikit-learn")
+    names: tuple[str, ...] = ("labelwright", "numpy", "scipy", "scikit-learn")
+    machine: dict[str, Any] = {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()}
+    if device is not None:
+        names, machine["device"] = (*names, "torch"), _device(device)
     return {
         "command": command,
         "commit": _commit(),
         "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in names}},
-        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
+        "machine": machine,
     }
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    from labelwright.learners.devices import find_device
+
+    device = find_device(wanted)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def _version(name: str) -> str:
@@ -43,7 +55,7 @@ def _commit() -> str:
             ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("LABELWRIGHT_COMMIT", "unknown")
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def run_qactor(
     device: str = "auto",
     data_dir: str | None = None,
     output: Path = Path("experiments/results"),
+    workers: int = 1,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Every method at 30 and 60 % noise on the same streams; finished pieces are not run again.
@@ -100,15 +102,7 @@ def run_qactor(
     count = setting.seeds if seeds is None else seeds
     folder = output / "pieces" / f"qactor-{dataset}-{profile}"
     jobs = [Job(s, noise, method) for s in range(seed, seed + count) for noise in NOISES for method in METHODS]
-
-    def piece(job: Job, path: Path, tick: Tick) -> dict[str, Any]:
-        rate = float(job.group.removesuffix(" %")) / 100
-        stream = draw(setting, job.seed, data_dir, rates=lambda number: rate)
-        d0 = job.folder(folder) / "d0.state"
-        start = start_state(setting, stream, job.seed, d0, device=device, tick=tick, one=True)
-        parts = system(job.method, setting, stream, job.seed, device=device)
-        return run_stream(parts, stream, start=start, path=path, tick=tick)
-
+    piece = partial(_piece, setting=setting, folder=folder, device=device, data_dir=data_dir)
     found = run_all(
         jobs,
         piece,
@@ -116,8 +110,10 @@ def run_qactor(
         steps=setting.batches,
         settings=f"{QUERIES} {setting.settings}",
         more=count,
+        workers=workers,
         progress=progress,
     )
+    command = f"labelwright bench qactor --dataset {dataset} --profile {profile} --seeds {count}"
     result: dict[str, Any] = {
         "experiment": "qactor",
         "dataset": dataset,
@@ -125,13 +121,24 @@ def run_qactor(
         "seeds": count,
         "questions_a_batch": round(QUERIES * setting.rows),
         "noise": {noise: {m: averaged(found[noise, m]) for m in METHODS} for noise in NOISES},
-        "provenance": provenance(f"labelwright bench qactor --dataset {dataset} --profile {profile} --seeds {count}"),
+        "provenance": provenance(command, device),
     }
     for noise, rows in result["noise"].items():
         for method, figure in PUBLISHED.get((dataset, noise), {}).items():
             rows[method] |= {"published": figure, "deviation": round(rows[method]["c"]["mean"] - figure, 2)}
     written(result, output / f"qactor-{dataset}-{profile}.json", qactor_figure)
     return result
+
+
+def _piece(
+    job: Job, path: Path, tick: Tick, *, setting: Profile, folder: Path, device: str, data_dir: str | None
+) -> dict[str, Any]:
+    rate = float(job.group.removesuffix(" %")) / 100
+    stream = draw(setting, job.seed, data_dir, rates=lambda number: rate)
+    d0 = job.folder(folder) / "d0.state"
+    start = start_state(setting, stream, job.seed, d0, device=device, tick=tick, one=True)
+    parts = system(job.method, setting, stream, job.seed, device=device)
+    return run_stream(parts, stream, start=start, path=path, tick=tick)
 
 
 def table(result: Mapping[str, Any]) -> list[list[str]]:

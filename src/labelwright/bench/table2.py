@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def run_table2(
     output: Path = Path("experiments/results"),
     recipes: Sequence[str] = RECIPES,
     ablations: bool = False,
+    workers: int = 1,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Every method of both ways on the same rows, networks and seeds; finished pieces are not run again.
@@ -79,25 +81,23 @@ def run_table2(
         for recipe in recipes
         for method in (*METHODS[recipe], *(ABLATIONS if ablations and recipe == "improved" else ()))
     ]
-
-    def piece(job: Job, path: Path, tick: Tick) -> dict[str, Any]:
-        return run_piece(setting, job, path, folder, device=device, data_dir=data_dir, tick=tick)
-
+    piece = partial(run_piece, setting=setting, folder=folder, device=device, data_dir=data_dir)
     found = run_all(
-        jobs, piece, folder=folder, steps=setting.batches, settings=setting.settings, more=count, progress=progress
-    )
+        jobs, piece, folder=folder, steps=setting.batches, settings=setting.settings, more=count, workers=workers,
+        progress=progress,
+    )  # fmt: skip
     alone = [json.loads((Job(s, "", "").folder(folder) / "d0.json").read_text()) for s in range(seed, seed + count)]
     name = "fig2" if tuple(recipes) == ("paper",) else "table2"
     command = f"labelwright bench {name} --dataset {dataset} --profile {profile} --seeds {count}"
     command += " --ablations" if ablations else ""
     named = {f"{group}/{method}": runs for (group, method), runs in found.items()}
-    result = assembled(setting, {**named, "d0-only": alone}, provenance(command))
+    result = assembled(setting, {**named, "d0-only": alone}, provenance(command, device))
     written(result, output / f"{name}-{dataset}-{profile}.json", table2_figure)
     return result
 
 
 def run_piece(
-    setting: Profile, job: Job, path: Path, folder: Path, *, device: str, data_dir: str | None, tick: Tick
+    job: Job, path: Path, tick: Tick, *, setting: Profile, folder: Path, device: str, data_dir: str | None
 ) -> dict[str, Any]:
     """One method by one way on one seed."""
     stream = draw(setting, job.seed, data_dir)

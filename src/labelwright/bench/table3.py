@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,22 +108,26 @@ def _run(
     device: str,
     data_dir: str | None,
     output: Path,
+    workers: int,
     progress: Progress,
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
     setting = find_setting(dataset, profile)
-
-    def piece(job: Job, path: Path, tick: Tick) -> dict[str, Any]:
-        percent, _, part = job.group.partition("-")
-        here = replace(setting, noise=int(percent) / 100)
-        drawn = draw(here, job.seed, data_dir, half=part == "half")
-        if job.method == "full-clean":
-            drawn = replace(drawn, given=drawn.true)
-        method = method_of(job.method, here, drawn.classes)
-        trusted = TRUSTED.get(job.method, 0.0)
-        return run_piece(here, drawn, job.seed, method, path, trusted=trusted, device=device, tick=tick)
-
+    piece = partial(_piece, setting=setting, device=device, data_dir=data_dir)
     folder = output / "pieces" / f"table3-{dataset}-{profile}"
-    return run_all(jobs, piece, folder=folder, steps=setting.epochs, settings=setting.settings, progress=progress)
+    return run_all(
+        jobs, piece, folder=folder, steps=setting.epochs, settings=setting.settings, workers=workers, progress=progress
+    )
+
+
+def _piece(job: Job, path: Path, tick: Tick, *, setting: Setting, device: str, data_dir: str | None) -> dict[str, Any]:
+    percent, _, part = job.group.partition("-")
+    here = replace(setting, noise=int(percent) / 100)
+    drawn = draw(here, job.seed, data_dir, half=part == "half")
+    if job.method == "full-clean":
+        drawn = replace(drawn, given=drawn.true)
+    method = method_of(job.method, here, drawn.classes)
+    trusted = TRUSTED.get(job.method, 0.0)
+    return run_piece(here, drawn, job.seed, method, path, trusted=trusted, device=device, tick=tick)
 
 
 def run_table3(
@@ -136,6 +141,7 @@ def run_table3(
     output: Path = Path("experiments/results"),
     methods: Sequence[str] | None = None,
     half: bool = True,
+    workers: int = 1,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Every method on the same rows, network, epochs and seeds; finished pieces are not run again.
@@ -150,7 +156,9 @@ def run_table3(
         raise SettingsError(f"{min(unknown)!r} is no row of the table; expected some of {', '.join(METHODS)}")
     parts, chosen = ("all", "half") if half else ("all",), methods or METHODS
     jobs = _jobs(range(seed, seed + count), [setting.noise], chosen, parts)
-    found = _run(dataset, profile, jobs, device=device, data_dir=data_dir, output=output, progress=progress)
+    found = _run(
+        dataset, profile, jobs, device=device, data_dir=data_dir, output=output, workers=workers, progress=progress
+    )
     percent = f"{100 * setting.noise:.0f}"
     rows = {
         m: {p: merged(found[f"{percent}-{p}", m]) for p in ("all", "half") if (f"{percent}-{p}", m) in found}
@@ -162,7 +170,7 @@ def run_table3(
     result = {
         "experiment": "table3", "dataset": dataset, "profile": profile, "seeds": count, "noise": setting.noise,
         "copying": round(100 * (1 - setting.noise), 2), "shares": list(SHARES), "methods": rows,
-        "provenance": provenance(command),
+        "provenance": provenance(command, device),
     }  # fmt: skip
     written(result, output / f"table3-{dataset}-{profile}.json", table3_figure)
     return result
@@ -188,6 +196,7 @@ def run_fig7(
     device: str = "auto",
     data_dir: str | None = None,
     output: Path = Path("experiments/results"),
+    workers: int = 1,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """CopyNet and a plain network with Bayes fusion at 20, 30 and 40 %, with all and half of the data.
@@ -196,7 +205,9 @@ def run_fig7(
     """
     count = find_setting(dataset, profile).seeds if seeds is None else seeds
     jobs = _jobs(range(seed, seed + count), list(FIG7), FIG7_METHODS)
-    found = _run(dataset, profile, jobs, device=device, data_dir=data_dir, output=output, progress=progress)
+    found = _run(
+        dataset, profile, jobs, device=device, data_dir=data_dir, output=output, workers=workers, progress=progress
+    )
     rates = {f"{100 * rate:.0f}": pair for rate, pair in FIG7.items()}
     rows: dict[str, Any] = {
         percent: {f"{m} {p}": merged(found[f"{percent}-{p}", m]) for p in ("all", "half") for m in FIG7_METHODS
@@ -209,7 +220,7 @@ def run_fig7(
                 rows[percent][f"copynet {part}"]["published"] = figure
     command = f"labelwright bench fig7 --dataset {dataset} --profile {profile} --seeds {count}"
     result = {"experiment": "fig7", "dataset": dataset, "profile": profile, "seeds": count, "noise": rows,
-              "provenance": provenance(command)}  # fmt: skip
+              "provenance": provenance(command, device)}  # fmt: skip
     written(result, output / f"fig7-{dataset}-{profile}.json", fig7_figure)
     return result
 

@@ -18,6 +18,7 @@ from labelwright.bench.imitation import Drawn, Setting, accuracy, classifier, dr
 from labelwright.bench.imitation_figures import transfer_figure
 from labelwright.bench.pieces import Job, Progress, Tick, mean_and_interval, run_all, written
 from labelwright.bench.provenance import provenance
+from labelwright.bench.workers import only_one
 from labelwright.copynet import cover_pattern
 from labelwright.learners.torch_classifier import TorchClassifier
 from labelwright.noise import asymmetric, pair_flip, sparse_pairs, symmetric
@@ -63,6 +64,7 @@ def run_transfer(
     device: str = "auto",
     data_dir: str | None = None,
     output: Path = Path("experiments/results"),
+    workers: int = 1,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Writes ``transfer-<dataset>-<profile>.json`` and ``.png`` into ``output``; finished pieces are not run again."""
@@ -76,23 +78,17 @@ def run_transfer(
         for s in range(seed, seed + count)
         for group, method in groups
     ]
-
-    def piece(job: Job, path: Path, tick: Tick) -> dict[str, Any]:
-        from labelwright.learners.tensors import write_whole
-
-        record = _piece(setting, job, folder, device, data_dir)
-        write_whole(path, json.dumps(record, indent=1).encode())
-        tick(path.stem)
-        return record
-
+    piece = partial(_piece, setting=setting, folder=folder, device=device, data_dir=data_dir)
     command = f"labelwright bench transfer --dataset {dataset} --profile {profile} --seeds {count}"
     result: dict[str, Any] = {
         "experiment": "transfer", "dataset": dataset, "profile": profile, "seeds": count, "noise": setting.noise,
-        "patterns": {pattern: {} for pattern in PATTERNS}, "stream": {}, "provenance": provenance(command),
+        "patterns": {pattern: {} for pattern in PATTERNS}, "stream": {}, "provenance": provenance(command, device),
     }  # fmt: skip
     for expert in EXPERTS:
         some = [job for job in jobs if job.method.endswith(f"-{expert}")]
-        found = run_all(some, piece, folder=folder, steps=1, settings=setting.settings, progress=progress)
+        found = run_all(
+            some, piece, folder=folder, steps=1, settings=setting.settings, workers=workers, progress=progress
+        )
         for pattern in PATTERNS:
             both = zip(found[pattern, f"adapted-{expert}"], found[pattern, f"anew-{expert}"], strict=True)
             result["patterns"][pattern][expert] = _averaged([{**adapted, **anew} for adapted, anew in both])
@@ -101,7 +97,18 @@ def run_transfer(
     return result
 
 
-def _piece(setting: Setting, job: Job, folder: Path, device: str, data_dir: str | None) -> dict[str, Any]:
+def _piece(
+    job: Job, path: Path, tick: Tick, *, setting: Setting, folder: Path, device: str, data_dir: str | None
+) -> dict[str, Any]:
+    from labelwright.learners.tensors import write_whole
+
+    record = _measured(setting, job, folder, device, data_dir)
+    write_whole(path, json.dumps(record, indent=1).encode())
+    tick(path.stem)
+    return record
+
+
+def _measured(setting: Setting, job: Job, folder: Path, device: str, data_dir: str | None) -> dict[str, Any]:
     method, _, expert = job.method.partition("-")
     if method == "anew":
         return _anew(setting, job, expert, device, data_dir)
@@ -116,9 +123,10 @@ def _source(
 ) -> TorchClassifier:
     """CopyNet as it learned under symmetric noise, with the truth of all rows; trained once for all pieces."""
     path = folder / f"seed-{seed}" / f"source-{expert}.safetensors"
-    if not path.exists():
-        drawn = draw(setting, seed, data_dir)
-        _trained(setting, drawn, seed, expert, device, np.ones(len(drawn.true), bool)).save(path)
+    with only_one(path):
+        if not path.exists():
+            drawn = draw(setting, seed, data_dir)
+            _trained(setting, drawn, seed, expert, device, np.ones(len(drawn.true), bool)).save(path)
     return TorchClassifier.load(path)
 
 

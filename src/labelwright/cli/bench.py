@@ -201,6 +201,9 @@ Seeds = Annotated[int | None, typer.Option(min=1, help="repeats; the profile's w
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Pieces = Annotated[Path, typer.Option(help="folder for JSON, plot and pieces; finished pieces are not run again")]
 RESULTS = Path("experiments/results")
+Together = Annotated[
+    int, typer.Option("--workers", min=1, help="pieces run at once, each in a process; 8 to 16 fill a GPU")
+]
 
 
 def _deep(
@@ -231,6 +234,7 @@ def table2(
     seeds: Seeds = None,
     ablations: Annotated[bool, typer.Option(help="also the buffer and the slim variants")] = False,
     device: Device = "auto",
+    workers: Together = 1,
     output: Pieces = RESULTS,
     data_dir: DataDir = None,
     seed: Seed = 0,
@@ -241,7 +245,7 @@ def table2(
     from labelwright.bench import table2 as room
 
     _deep("table2", room.run_table2, room.table, json, dataset=dataset, profile=profile, seeds=seeds, ablations=ablations,
-          device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
+          device=device, workers=workers, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
 
 
 @bench.command(epilog="Example: labelwright bench table1")
@@ -266,6 +270,7 @@ def table3(
         list[str] | None, typer.Option(help="only this row of the table; name several by repeating it")
     ] = None,
     device: Device = "auto",
+    workers: Together = 1,
     output: Pieces = RESULTS,
     data_dir: DataDir = None,
     seed: Seed = 0,
@@ -276,7 +281,8 @@ def table3(
     from labelwright.bench import table3 as room
 
     _deep("table3", room.run_table3, room.table, json, dataset=dataset, profile=profile, seeds=seeds,
-          half=half, methods=tuple(method) if method else None, device=device, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
+          half=half, methods=tuple(method) if method else None, device=device, workers=workers, output=output,
+          data_dir=data_dir, seed=seed)  # fmt: skip
 
 
 def _experiment(
@@ -300,6 +306,7 @@ def _experiment(
         profile: Profile = "compact",
         seeds: Seeds = None,
         device: Device = "auto",
+        workers: Together = 1,
         output: Pieces = RESULTS,
         data_dir: DataDir = None,
         seed: Seed = 0,
@@ -307,7 +314,7 @@ def _experiment(
     ) -> None:
         place = import_module(f"labelwright.bench.{room}")
         _deep(name, getattr(place, run), getattr(place, rows_of), json, dataset=dataset, profile=profile, seeds=seeds,
-              device=device, output=output, data_dir=data_dir, seed=seed, **more)  # fmt: skip
+              device=device, workers=workers, output=output, data_dir=data_dir, seed=seed, **more)  # fmt: skip
 
     command.__annotations__["dataset"] = sets
     example = f"Example: labelwright bench {name} --dataset {default} --seeds 1"
