@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from scipy.stats import betabinom, binomtest, dirichlet_multinomial
 
 import labelwright
-from labelwright.auditing.evidence import content_order, row_content, wide
+from labelwright.auditing.evidence import content_order, exact_content, row_content, wide
 from labelwright.auditing.hypotheses import Hypothesis, expected_pairs, settle
 from labelwright.auditing.judge import Judge, rare_lift
 from labelwright.auditing.second_look import SecondLook, place
 from labelwright.auditing.transition import Pairs, Transition
 from labelwright.errors import BudgetError, SettingsError
 from labelwright.posterior import wilson
-from labelwright.types import NO_LABEL, Floats
+from labelwright.types import NO_LABEL, Floats, Ints
 
 COUNTS = np.array([[90.0, 8.0, 2.0], [5.0, 45.0, 0.0], [0.0, 0.0, 20.0]])
 GRID = np.geomspace(0.5, 3000.0, 14)  # the strengths that are tried
@@ -186,16 +186,44 @@ def test_equal_rows_are_levelled() -> None:
     np.testing.assert_allclose(level[2], np.log([0.7, 0.3]), rtol=1e-6)
 
 
+def ordered(proba: Floats, given: Ints, known: Ints | None = None, seed: int = 0) -> Ints:
+    exact = exact_content(proba, given, np.full(len(given), NO_LABEL) if known is None else known)
+    return content_order(row_content(proba, given), exact, seed)
+
+
 def test_order_is_of_the_content() -> None:
     data = made(500, 5, 0.2, 0)
-    order = content_order(row_content(data.proba, data.given), 0)
+    order = ordered(data.proba, data.given)
     np.testing.assert_array_equal(np.sort(order), np.arange(500))
     turned = np.arange(500)[::-1]
-    again = content_order(row_content(data.proba[turned], data.given[turned]), 0)
-    np.testing.assert_array_equal(turned[again], order)
-    renamed = row_content(data.proba[:, [3, 0, 4, 1, 2]], np.argsort([3, 0, 4, 1, 2])[data.given])
-    np.testing.assert_array_equal(content_order(renamed, 0), order)
-    assert (content_order(row_content(data.proba, data.given), 1) != order).mean() > 0.9
+    np.testing.assert_array_equal(turned[ordered(data.proba[turned], data.given[turned])], order)
+    renamed = np.argsort([3, 0, 4, 1, 2])[data.given]
+    np.testing.assert_array_equal(ordered(data.proba[:, [3, 0, 4, 1, 2]], renamed), order)
+    assert (ordered(data.proba, data.given, seed=1) != order).mean() > 0.9
+
+
+def test_order_tells_classes_apart_that_are_alike_in_sum() -> None:
+    """Classes 0 and 1 are predicted three times and given three times each, but 1 is mistaken for 2 and 0 is not."""
+    predicted, label = np.array([0, 0, 0, 1, 1, 1, 2, 2]), np.array([0, 0, 0, 1, 1, 2, 2, 1])
+    proba = np.eye(3, dtype=np.float32)[predicted]
+    assert len(np.unique(row_content(proba, label))) == 5
+    renamed = [2, 0, 1]
+    np.testing.assert_array_equal(row_content(proba[:, renamed], np.argsort(renamed)[label]), row_content(proba, label))
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_order_of_rows_of_equal_content_is_none_of_their_place(answered: bool) -> None:
+    """Two classes that nothing but their names tells apart; equal rows of which an expert has answered some."""
+    rng = np.random.default_rng(0)
+    label = np.repeat([0, 1], 20)
+    proba = np.eye(2, dtype=np.float32)[label]
+    known = np.where(rng.random(40) < 0.5, label, NO_LABEL) if answered else np.full(40, NO_LABEL)
+    order = ordered(proba, label, known)
+    for seed in range(20):
+        turned = np.random.default_rng(seed).permutation(40)
+        again = turned[ordered(proba[turned], label[turned], known[turned])]
+        np.testing.assert_array_equal(label[again], label[order])
+        np.testing.assert_array_equal(known[again], known[order])
 
 
 # ---------------------------------------------------------------- readings

@@ -7,13 +7,13 @@ import warnings
 import numpy as np
 import pytest
 from audit_data import KINDS, Made, made
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import labelwright
 from labelwright.auditing import Audit
 from labelwright.auditing.passes import judge_all
-from labelwright.types import Floats, Ints
+from labelwright.types import NO_LABEL, Floats, Ints
 
 pytestmark = pytest.mark.filterwarnings("ignore:the probabilities:UserWarning")
 SEEDS = st.integers(0, 10_000)
@@ -21,10 +21,10 @@ NOISES = st.sampled_from([0.0, 0.1, 0.25, 0.4])
 CLASSES = st.integers(2, 12)
 
 
-def audited(labels: Ints, proba: Floats) -> Audit:
+def audited(labels: Ints, proba: Floats, answers: Ints | None = None) -> Audit:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the probabilities")
-        return labelwright.audit(labels, proba)
+        return labelwright.audit(labels, proba, answers=answers)
 
 
 def assert_alike(a: Audit, b: Audit, at: Ints | slice = slice(None), *, atol: float = 2e-3) -> None:
@@ -49,6 +49,7 @@ def test_rows_may_come_in_any_order(seed: int, n: int, k: int, noise: float) -> 
 
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, st.sampled_from([400, 1500]), CLASSES, NOISES, st.sampled_from(KINDS[1:]))
+@example(629, 400, 12, 0.0, "saturated")  # two classes with as many predictions and as many labels each
 def test_tied_rows_may_come_in_any_order(seed: int, n: int, k: int, noise: float, kind: str) -> None:
     data = made(n, k, noise, seed, kind=kind)
     shuffled = np.random.default_rng(seed).permutation(n)
@@ -58,7 +59,31 @@ def test_tied_rows_may_come_in_any_order(seed: int, n: int, k: int, noise: float
 
 
 @settings(max_examples=25, deadline=None)
+@given(SEEDS, st.sampled_from([30, 400, 3000]), CLASSES, NOISES, st.sampled_from(KINDS), st.sampled_from([0.0, 0.1]))
+@example(629, 400, 12, 0.0, "saturated", 0.0)
+@example(3810, 400, 12, 0.4, "saturated", 0.1)
+@example(9166, 3000, 5, 0.25, "rounded", 0.1)  # equal rows, of which an expert has answered some
+def test_what_is_fitted_does_not_know_the_order(
+    seed: int, n: int, k: int, noise: float, kind: str, share: float
+) -> None:
+    data = made(n, k, noise, seed, kind=kind)
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(n)
+    answers = np.where(rng.random(n) < share, data.true, NO_LABEL)
+    a = audited(data.given, data.proba, answers)
+    b = audited(data.given[shuffled], data.proba[shuffled], answers[shuffled])
+    assert a.judge.second is not None and b.judge.second is not None
+    np.testing.assert_array_equal(b.judge.second.landmarks, a.judge.second.landmarks)
+    for mine, theirs in zip(b.judge.readings, a.judge.readings, strict=True):
+        np.testing.assert_allclose(mine.sharpness, theirs.sharpness, rtol=1e-6)
+        np.testing.assert_allclose(mine.transition.wrong, theirs.transition.wrong, rtol=1e-6)
+    assert (b.judge.cut, b.judge.weight) == pytest.approx((a.judge.cut, a.judge.weight), rel=1e-6)
+    assert float(b.noise_rate) == pytest.approx(float(a.noise_rate), abs=1e-6)  # a share, from sums of float32
+
+
+@settings(max_examples=25, deadline=None)
 @given(SEEDS, st.sampled_from([30, 400, 1500]), CLASSES, NOISES, st.sampled_from(KINDS))
+@example(629, 400, 12, 0.0, "saturated")
 def test_classes_may_come_in_any_order(seed: int, n: int, k: int, noise: float, kind: str) -> None:
     data = made(n, k, noise, seed, kind=kind)
     renamed = np.random.default_rng(seed).permutation(k)  # column j of the new data is column renamed[j] of the old

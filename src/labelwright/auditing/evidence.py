@@ -150,6 +150,10 @@ class Narrow:
             rival = np.where(named, tag[self.rival], np.uint64(0))
             return _mixed(own ^ tag[given]) + _mixed(_mixed(other) ^ rival)
 
+    def exact(self, given: Ints, known: Ints) -> np.ndarray:
+        """(n,) uint64 as of :func:`exact_content`."""
+        return exact_content(np.stack([self.own, self.other], axis=1), given, self.rival, known)
+
     def evidence(self, given: Ints, offset: Floats) -> Evidence:
         """Evidence over the two."""
         classes = np.stack([given, self.rival], axis=1)
@@ -163,21 +167,44 @@ class Narrow:
 
 def row_content(proba: Floats, given: Ints) -> np.ndarray:
     """(n,) uint64 from probabilities (n, K) float32 and given labels: equal for equal rows, whatever the rows' and the
-    classes' order. A class is known by its sum of probabilities and its labels, both counted in whole numbers."""
+    classes' order. A class is known by its sum of probabilities and its labels, both counted in whole numbers; classes that
+    are alike in both, by the rows that hold them, for as long as that tells more of them apart."""
     with np.errstate(over="ignore"):
         fine = (proba * np.float32(1 << 24)).astype(np.uint64)
+        own = fine[np.arange(len(given)), given]
         tag = _mixed(_mixed(fine.sum(axis=0)) + np.bincount(given, minlength=proba.shape[1]).astype(np.uint64))
-        return _mixed(fine @ (tag | np.uint64(1))) + _mixed(fine[np.arange(len(given)), given] ^ tag[given])
+        apart = len(np.unique(tag))
+        while True:
+            content = _mixed(fine @ (tag | np.uint64(1))) + _mixed(own ^ tag[given])
+            if apart == len(tag):
+                return content
+            labelled = np.zeros_like(tag)
+            np.add.at(labelled, given, content)
+            tag = _mixed(_mixed(tag + np.einsum("i,ij->j", content, fine)) + labelled)
+            before, apart = apart, len(np.unique(tag))
+            if apart == before:
+                return content
 
 
-def content_order(content: np.ndarray, seed: int) -> Ints:
+def exact_content(values: Floats, *classes: Ints) -> np.ndarray:
+    """(n,) uint64, equal only for rows that are the same number by number: values (n, C) float32, each of classes (n,)."""
+    with np.errstate(over="ignore"):
+        code = _bits(values) @ _scramble(values.shape[1])
+        for one in classes:
+            code = _mixed(code) + one.astype(np.uint64)
+        return _mixed(code)
+
+
+def content_order(content: np.ndarray, exact: np.ndarray, seed: int) -> Ints:
     """(n,) positions in a random order that depends on the rows' content (n,) uint64, not on their place.
 
-    Rows of equal content are told apart by how many came before, so that none of them is favoured.
+    Rows of equal content are told apart by how many came before, so that none of them is favoured. Which of them comes
+    first is for ``exact`` (n,) uint64 to say, see :func:`exact_content`: content may be equal where rows are not, as with
+    classes that are alike, or with answers. What that leaves equal is the same row twice.
     """
     with np.errstate(over="ignore"):
         code = _mixed(content)
-        order = np.argsort(code, kind="stable")
+        order = np.lexsort((exact, code))
         ranked = code[order]
         starts = np.r_[True, ranked[1:] != ranked[:-1]]
         first = np.maximum.accumulate(np.where(starts, np.arange(len(code)), 0))
@@ -189,9 +216,14 @@ def content_order(content: np.ndarray, seed: int) -> Ints:
 def _row_codes(logs: Floats) -> np.ndarray:
     """(n,) uint64, equal for rows whose log-probabilities (n, C) float32 are equal, as far as the second look sees."""
     seen = np.maximum(logs, np.float32(np.log(_PLACE_FLOOR)))
-    scramble = _mixed(np.arange(1, logs.shape[1] + 1, dtype=np.uint64)) | np.uint64(1)
     with np.errstate(over="ignore"):
-        return _bits(seen) @ scramble
+        return _bits(seen) @ _scramble(logs.shape[1])
+
+
+def _scramble(columns: int) -> np.ndarray:
+    """(C,) uint64, odd: what each column counts in a code."""
+    with np.errstate(over="ignore"):
+        return _mixed(np.arange(1, columns + 1, dtype=np.uint64)) | np.uint64(1)
 
 
 def _bits(values: Floats) -> np.ndarray:
