@@ -119,7 +119,7 @@ def test_the_first_page_is_small_and_needs_nothing_from_elsewhere(state):
     client = visit(state)
     page = client.get("/")
     parts = [client.get(path) for path in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text)]
-    assert len(parts) == 3 and all(part.status_code == 200 for part in parts)
+    assert len(parts) == 2 and all(part.status_code == 200 for part in parts)
     assert len(page.content) + sum(len(part.content) for part in parts) < 100_000
     assert not re.search(r'(?:src|href|action)="(?:https?:)?//', page.text)
 

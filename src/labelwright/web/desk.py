@@ -35,6 +35,8 @@ TEXT = 6000
 GOLD = 60
 MANY = 5000
 EXAMPLES = 4
+AFTER = 0.3
+"""Seconds before a figure is renewed: to count a million rows at once would keep the page that shows the old one waiting."""
 
 
 @dataclass(frozen=True)
@@ -305,13 +307,16 @@ class Desk:
     # ------------------------------------------------------------ figures
 
     def cached(self, name: str, seconds: float, make: Callable[[], Any], *, beside: bool = False) -> Any:
-        """A figure that may be some seconds old. beside: nobody waits for a newer one; it is made in a thread of its own."""
+        """A figure that may be some seconds old. beside: nobody waits for a newer one; it is made in a thread of its own, a
+        moment later, when the page that asked has left."""
         held = self._cached.get(name)
         if held is not None and time.monotonic() - held[0] < seconds:
             return held[1]
         if held is not None and beside:
             self._cached[name] = (time.monotonic(), held[1])  # one thread is enough
-            threading.Thread(target=self._remade, args=(name, make), daemon=True).start()
+            later = threading.Timer(AFTER, self._remade, args=(name, make))
+            later.daemon = True
+            later.start()
             return held[1]
         with self._turn:
             held = self._cached.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import threading
@@ -22,11 +23,11 @@ PATIENCE = 20.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 POLICY = (
-    "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "default-src 'none'; img-src 'self'; style-src {style}; script-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+"""style: what may style a page, as :func:`hash_of` the sheet that stands in it."""
 HEADERS = {
-    "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "same-origin",
@@ -45,12 +46,14 @@ class Guard:
     """ASGI middleware: security headers on everything, a bound on what is sent, and on a loopback site only requests that
     name a loopback host (a page elsewhere cannot make a browser read it by giving its own name this address).
 
-    local: the site is for this machine alone. secure: it is reached by TLS.
+    local: the site is for this machine alone. secure: it is reached by TLS. style: the only style sheet that a page may have.
     """
 
-    def __init__(self, app: Any, *, local: bool, secure: bool):
+    def __init__(self, app: Any, *, local: bool, secure: bool, style: str):
         self.app, self.local = app, local
-        extra = {"strict-transport-security": "max-age=31536000"} if secure else {}
+        extra = {"content-security-policy": POLICY.format(style=hash_of(style))}
+        if secure:
+            extra["strict-transport-security"] = "max-age=31536000"
         self.headers = [(name.encode(), value.encode()) for name, value in {**HEADERS, **extra}.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,6 +94,15 @@ class Guard:
             await self.app(scope, _bounded(receive, limit), sent)
         except _TooMuch:
             await _refused(sent, 413, TOO_MUCH.format(limit >> 10))
+
+
+def hash_of(text: str) -> str:
+    """What a content security policy calls an inline style or script by.
+
+    >>> hash_of("")
+    "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
+    """
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def host_of(header: str) -> str:
