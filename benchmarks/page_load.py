@@ -222,7 +222,7 @@ def paint(url: str, times: int = 9) -> dict[str, float] | None:
         browser.close()
     connection = http.client.HTTPConnection(urlparse(url).netloc)
     size = 0
-    for path in ("/", "/static/page.js", "/static/htmx.min.js"):
+    for path in ("/", "/static/page.js"):
         connection.request("GET", path)
         size += len(connection.getresponse().read())
     return {**{f"{name}_ms": float(np.median(ms)) for name, ms in took.items()}, "kilobytes": size / 1000}

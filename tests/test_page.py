@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -119,7 +121,7 @@ def test_the_first_page_is_small_and_needs_nothing_from_elsewhere(state):
     client = visit(state)
     page = client.get("/")
     parts = [client.get(path) for path in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text)]
-    assert len(parts) == 2 and all(part.status_code == 200 for part in parts)
+    assert len(parts) == 1 and all(part.status_code == 200 for part in parts)
     assert len(page.content) + sum(len(part.content) for part in parts) < 100_000
     assert not re.search(r'(?:src|href|action)="(?:https?:)?//', page.text)
 
@@ -359,6 +361,24 @@ def test_every_response_says_what_browsers_may_do(state):
         assert "default-src 'none'" in policy and "script-src 'self';" in policy and "frame-ancestors 'none'" in policy
         assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
     assert client.get("/").headers["cache-control"] == "no-store"
+
+
+def test_the_style_that_stands_in_the_page_is_the_only_one_allowed(state):
+    page = visit(state).get("/")
+    style = page.text.split("<style>")[1].split("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}';" in page.headers["content-security-policy"] and "max-width: 76rem" in style
+
+
+def test_the_scripts_are_kept_by_browsers_until_they_change(state):
+    client = visit(state)
+    place = re.search(r'src="(/static/page.js[?][0-9a-f]{12})"', client.get("/").text)
+    assert place is not None
+    scripts = client.get(place[1])
+    assert "immutable" in scripts.headers["cache-control"] and scripts.headers["content-type"].startswith(
+        "text/javascript"
+    )
+    assert "htmx:beforeRequest" in scripts.text and "allowEval" in scripts.text
 
 
 def test_a_state_without_a_ledger_or_without_questions_for_people_is_one_sentence(tmp_path, state):
