@@ -325,7 +325,7 @@ class Record:
     noise_estimate: float = 0.0
     transition_off_by: float | None = None
     pairs: list[list[float]] = field(default_factory=list)
-    noise_left: list[float] = field(default_factory=list)
+    noise_left: list[float | None] = field(default_factory=list)
 
     def add(
         self, batch: Batch, split: Split, learned: Rows | None, truth: Truth, *, training: float, judging: float
@@ -336,7 +336,7 @@ class Record:
         kept = np.isin(split.verdict[: len(batch)], (Verdict.TRUSTED, Verdict.RESCUED))
         self.kept, self.kept_right = self.kept + int(kept.sum()), self.kept_right + int((kept & right).sum())
         self.right, self.rows = self.right + int(right.sum()), self.rows + len(batch)
-        wrong = 0.0
+        wrong, left = 0.0, None
         if learned is not None and len(learned):
             true = truth.of(learned.keys)
             told = (learned.y == true).astype(float)
@@ -344,7 +344,8 @@ class Record:
                 told = learned.share[np.arange(len(true)), true].astype(float)
             wrong = float((1 - told).sum())
             self.trained, self.wrong = self.trained + len(learned), self.wrong + wrong
-            self.noise_left.append(wrong / len(learned))
+            left = wrong / len(learned)
+        self.noise_left.append(left)
         self.training_s, self.judging_s = self.training_s + training, self.judging_s + judging
         self.noise_estimate = split.noise.rate
         self._compare(split, y, batch.given)

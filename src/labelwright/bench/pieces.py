@@ -117,9 +117,15 @@ def averaged(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             if values:
                 out[name] = round(float(np.mean(values)), digits)
     for name in CURVES:
-        if runs[0].get(name):
-            out[name] = np.mean([run[name] for run in runs], axis=0).round(4).tolist()
+        if runs[0].get(name) and len({len(run[name]) for run in runs}) == 1:  # an early version left gaps out
+            out[name] = _mean_curve([run[name] for run in runs])
     return out
+
+
+def _mean_curve(curves: Sequence[Sequence[float | None]]) -> list[float | None]:
+    """Mean of each place over the curves that have a value there; None where none has."""
+    points = ([value for value in place if value is not None] for place in zip(*curves, strict=True))
+    return [round(float(np.mean(values)), 4) if values else None for values in points]
 
 
 def cells(value: Mapping[str, Any] | None) -> list[str]:
