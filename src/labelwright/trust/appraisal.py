@@ -13,7 +13,8 @@ AFFIRMING, WARNING, CONTRAINDICATED = STATUSES = ("affirming", "warning", "contr
 class Appraisal:
     """A verdict on one piece of evidence (EAR: affirming, warning, contraindicated), with its reasons in plain words.
 
-    isolation: "hardware", or "none" where the host can read everything (sim, software TPM, a test's own root).
+    isolation: "hardware", or "none" where nothing shows that the host cannot read everything (sim, software TPM, a test's own
+    root, refused evidence).
     claims: what the evidence says, as JSON values; believe them only when the status is not contraindicated.
     """
 
@@ -83,4 +84,5 @@ class Findings:
         """The verdict."""
         status = CONTRAINDICATED if self._refusals else WARNING if self._doubts else AFFIRMING
         reasons = tuple(self._refusals + self._doubts + self._notes) or ("every check of the policy holds",)
-        return Appraisal(status, reasons, self.kind, self.isolation, claims)
+        isolation = "none" if self._refusals else self.isolation  # refused evidence proves nothing
+        return Appraisal(status, reasons, self.kind, isolation, claims)

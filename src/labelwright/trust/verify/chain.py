@@ -91,7 +91,7 @@ def climb(
         if not in_time(current, now):
             return None, f"the certificate of {_name(current)} is not valid at {now:%Y-%m-%d %H:%M}"
         for root in roots:
-            if current == root or (issued(current, root) and in_time(root, now)):
+            if current == root or (current.issuer == root.subject and issued(current, root) and in_time(root, now)):
                 return root, ""
         parents = [c for c in between if c != current and is_ca(c) and issued(current, c)]
         if not parents:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from cryptography import x509
@@ -148,6 +149,13 @@ def _signature(report: bytes, leaf: x509.Certificate, findings: Findings) -> Non
         findings.refuse("the report's signature does not verify under the VCEK or VLEK")
 
 
+@cache
+def _vendor() -> tuple[list[x509.Certificate], list[x509.Certificate]]:
+    """(all certificates that ship, the roots among them)."""
+    shipped = [c for product in PRODUCTS for c in vendor_roots(f"amd_{product}")]
+    return shipped, [c for c in shipped if issued(c, c)]
+
+
 def _chain(
     leaf: x509.Certificate,
     certs: list[x509.Certificate],
@@ -156,8 +164,7 @@ def _chain(
     now: datetime,
     findings: Findings,
 ) -> None:
-    shipped = [c for product in PRODUCTS for c in vendor_roots(f"amd_{product}")]
-    roots = [c for c in shipped if issued(c, c)]
+    shipped, roots = _vendor()
     own = policy.certificates["snp.test_roots"]
     root, why = climb(leaf, [*shipped, *certs], [*roots, *own], now)
     if root is None:

@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from labelwright.errors import EvidenceError
 from labelwright.trust.appraisal import Appraisal, Findings
@@ -52,6 +52,12 @@ class TpmQuote:
         }
         return json.dumps(fields, sort_keys=True).encode()
 
+    def consistent(self) -> bool:
+        """Are the registers those whose digest was signed?"""
+        _, digest, selected, bank = parse_message(self.message)
+        values = b"".join(self.registers.get(n, b"") for n in selected)
+        return hmac.compare_digest(hashlib.new(BANKS[bank][0], values).digest(), digest)
+
     @classmethod
     def decode(cls, blob: bytes) -> TpmQuote:
         """Read what ``encode`` wrote, and no other spelling. Raises EvidenceError."""
@@ -76,7 +82,7 @@ def nonce_of(report_data: bytes) -> bytes:
 def appraise(evidence: Evidence, policy: Policy, *, report_data: bytes | None, now: datetime) -> Appraisal:
     """Judge a TPM quote. certs: the quoting key's (by the enrolling CA), the TPM's own (EK), intermediates. Raises EvidenceError."""
     quote = TpmQuote.decode(evidence.blob)
-    nonce, digest, selected, bank = parse_message(quote.message)
+    nonce, _, selected, bank = parse_message(quote.message)
     findings = Findings("tpm")
     if len(evidence.certs) < 2:
         raise EvidenceError(
@@ -85,7 +91,7 @@ def appraise(evidence: Evidence, policy: Policy, *, report_data: bytes | None, n
     certs = [certificate(der) for der in evidence.certs]
     if not signed(quote.message, quote.signature, certs[0].public_key()):
         findings.refuse("the quote's signature does not verify under the quoting key")
-    _registers(quote.registers, selected, digest, bank, findings)
+    _registers(quote, selected, bank, findings)
     _chain(certs, policy, now, findings)
     findings.bound(nonce, None if report_data is None else nonce_of(report_data))
     for number, wanted in policy.tpm.pcrs.items():
@@ -148,14 +154,13 @@ def signed(message: bytes, signature: bytes, key: Any) -> bool:
     return True
 
 
-def _registers(registers: dict[int, bytes], selected: list[int], digest: bytes, bank: int, findings: Findings) -> None:
-    name, size = BANKS[bank]
-    if sorted(registers) != selected or any(len(value) != size for value in registers.values()):
+def _registers(quote: TpmQuote, selected: list[int], bank: int, findings: Findings) -> None:
+    size = BANKS[bank][1]
+    if sorted(quote.registers) != selected or any(len(value) != size for value in quote.registers.values()):
         raise EvidenceError(
             "the TPM evidence's registers are not those that the quote covers, each as long as its bank's digest"
         )
-    found = hashlib.new(name, b"".join(registers[n] for n in selected)).digest()
-    if not hmac.compare_digest(found, digest):
+    if not quote.consistent():
         findings.refuse("the registers are not those whose digest the TPM signed")
 
 
@@ -172,6 +177,8 @@ def _chain(certs: list[x509.Certificate], policy: Policy, now: datetime, finding
         findings.refuse("the quoting key was enrolled for another TPM")
     makers, tests = policy.certificates["tpm.ek_roots"], policy.certificates["tpm.test_roots"]
     root, why = climb(tpm, between, [*makers, *tests], now)
+    if not endorses(tpm):
+        findings.refuse("the TPM's certificate is for another use than an endorsement key's")
     if root is None:
         findings.isolation = "none"
         findings.refuse(why)
@@ -179,6 +186,10 @@ def _chain(certs: list[x509.Certificate], policy: Policy, now: datetime, finding
         findings.no_isolation("a software TPM proves nothing against the host that runs it")
 
 
-def public_pem(cert: x509.Certificate) -> bytes:
-    """The certificate's key, for other tools."""
-    return cert.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+def endorses(cert: x509.Certificate) -> bool:
+    """Is it an endorsement key's certificate? Makers that state a use state this one."""
+    try:
+        uses = cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return x509.ObjectIdentifier("2.23.133.8.1") in uses
