@@ -17,6 +17,7 @@ from labelwright.trust.appraisal import STATUSES, Appraisal
 from labelwright.trust.evidence import KINDS
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.x509 import Certificate
 
 INTEL_STATUSES = (
@@ -192,6 +193,13 @@ class Policy:
                 found[f"{table}.{key}"] = tuple(c for pem in pems for c in pem_certificates(pem.encode()))
         return found
 
+    @cached_property
+    def platform_keys(self) -> tuple[EllipticCurvePublicKey, ...]:
+        """Keys of Arm platforms."""
+        from labelwright.trust.verify.chain import public_key
+
+        return tuple(public_key(pem.encode()) for pem in self.cca.platform_keys)
+
 
 def _known(table: Any, known: set[str], where: str) -> None:
     if not isinstance(table, dict):
@@ -287,11 +295,10 @@ def _pem(item: str, name: str, folder: Path) -> str:
             raise SettingsError(
                 f"{name} names {item[:80]!r}, which cannot be read; expected a PEM file or its text"
             ) from error
-    if name != "cca.platform_keys":
-        from labelwright.trust.verify.chain import pem_certificates
+    from labelwright.trust.verify.chain import pem_certificates, public_key
 
-        try:
-            pem_certificates(text.encode())
-        except ValueError as error:
-            raise SettingsError(f"{name}: {error}") from error
+    try:
+        (public_key if name == "cca.platform_keys" else pem_certificates)(text.encode())
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from error
     return text

@@ -30,3 +30,12 @@ def collect(kind: str, data: bytes, **options: Any) -> Evidence:
         options["kind"] = kind
     evidence: Evidence = room.collect(data, **options)
     return evidence
+
+
+def available() -> list[dict[str, Any]]:
+    """The TEEs of this machine: ``{"kind", "here": bool, "why": one sentence}`` each, for ``trust doctor``."""
+    from pathlib import Path
+
+    from labelwright.trust.attester.probe import probe
+
+    return probe(Path("/"))

@@ -10,11 +10,10 @@ import hashlib
 from datetime import datetime
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from labelwright.errors import EvidenceError
 from labelwright.trust.appraisal import Appraisal, Findings
@@ -122,15 +121,7 @@ def _platform(platform: _Signed, policy: Policy, findings: Findings) -> None:
     if not policy.cca.platform_keys:
         findings.refuse("unverified: the policy holds no platform keys, so anybody may have written this token")
         return
-    keys = []
-    for pem in policy.cca.platform_keys:
-        try:
-            keys.append(load_pem_public_key(pem.encode()))
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise EvidenceError(
-                "a platform key of the policy's [cca] is no PEM public key; export it as such"
-            ) from error
-    if not any(platform.signed_by(key) for key in keys):
+    if not any(platform.signed_by(key) for key in policy.platform_keys):
         findings.refuse("the platform token's signature verifies under none of the policy's platform keys")
     lifecycle = platform.claims.get(LIFECYCLE)
     if not isinstance(lifecycle, int) or lifecycle not in SECURED:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 
 from labelwright.errors import EvidenceError
 
@@ -52,6 +53,17 @@ def canonical_pem(pem: bytes) -> list[x509.Certificate]:
     return found
 
 
+def public_key(pem: bytes) -> EllipticCurvePublicKey:
+    """An elliptic-curve public key in PEM. Raises EvidenceError."""
+    try:
+        found = load_pem_public_key(pem)
+    except Exception as error:  # as above
+        raise EvidenceError(f"the PEM text holds no public key that can be read ({str(error)[:80]})") from error
+    if not isinstance(found, EllipticCurvePublicKey):
+        raise EvidenceError("the public key is not on an elliptic curve; expected P-256 or P-384")
+    return found
+
+
 @cache
 def vendor_roots(name: str) -> tuple[x509.Certificate, ...]:
     """Certificates that ship with labelwright: intel, amd_milan, amd_genoa, nvidia."""
@@ -59,6 +71,7 @@ def vendor_roots(name: str) -> tuple[x509.Certificate, ...]:
     return tuple(pem_certificates(text))
 
 
+@lru_cache(maxsize=256)
 def issued(child: x509.Certificate, parent: x509.Certificate) -> bool:
     """Did the parent's key sign the child? (Names too.)"""
     try:

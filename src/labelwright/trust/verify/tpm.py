@@ -182,7 +182,7 @@ def _chain(certs: list[x509.Certificate], policy: Policy, now: datetime, finding
     if root is None:
         findings.isolation = "none"
         findings.refuse(why)
-    elif root in tests:
+    elif root in tests or software(tpm):
         findings.no_isolation("a software TPM proves nothing against the host that runs it")
 
 
@@ -193,3 +193,17 @@ def endorses(cert: x509.Certificate) -> bool:
     except x509.ExtensionNotFound:
         return True
     return x509.ObjectIdentifier("2.23.133.8.1") in uses
+
+
+def software(cert: x509.Certificate) -> bool:
+    """Does the certificate say itself that its TPM is a program (swtpm's model)?"""
+    try:
+        names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    models = [
+        model.value
+        for name in names.get_values_for_type(x509.DirectoryName)
+        for model in name.get_attributes_for_oid(x509.ObjectIdentifier("2.23.133.2.2"))
+    ]
+    return "swtpm" in models
