@@ -181,6 +181,30 @@ class Policy:
                 f"{' and '.join(self.accept)} only: {'; '.join(appraisal.reasons)}"
             )
 
+    def describe(self) -> dict[str, Any]:
+        """What it asks for, as JSON values: only the tables of its kinds, and only rules that were given."""
+        told: dict[str, Any] = {"kinds": list(self.kinds), "accept": list(self.accept), "isolation": self._isolation()}
+        if self.workloads:
+            told["workloads"] = list(self.workloads)
+        for kind in self.kinds:
+            rules = getattr(self, kind)
+            for rule in () if kind == "sim" else fields(rules):
+                value = getattr(rules, rule.name)
+                if value not in (None, (), {}, 0, False) or rule.name == "max_vmpl":
+                    shown = (
+                        [f"{len(value)} PEM"]
+                        if rule.name in FILES
+                        else list(value)
+                        if isinstance(value, tuple)
+                        else value
+                    )
+                    told[f"{kind}.{rule.name}"] = shown
+        return told
+
+    def _isolation(self) -> str:
+        weak = self.sim or any(self.certificates[f"{t}.test_roots"] for t in ("tdx", "sgx", "snp", "tpm", "h100"))
+        return "none is accepted" if weak and "warning" in self.accept else "hardware is asked for"
+
     @cached_property
     def certificates(self) -> dict[str, tuple[Certificate, ...]]:
         """The policy's own CAs, by ``table.key``."""
