@@ -347,3 +347,39 @@ def test_the_recorded_tpm_quote_with_an_enrolled_key() -> None:
     found = verify(Evidence("tpm", blob, certs=(cert, ek)), policy, report_data=None, now=now)
     assert found.status == "warning" and found.isolation == "none", found.reasons
     assert isinstance(x509.load_der_x509_certificate(cert).signature_hash_algorithm, hashes.SHA256)
+
+
+def test_enrol_attest_and_verify_on_the_command_line(soft: SoftTpm, tmp_path: Path) -> None:
+    from helpers import call_cli
+
+    maker, names = (
+        tmp_path / "maker.toml",
+        {name: tmp_path / name for name in ("ca.pem", "ca.key", "policy.toml", "e.json")},
+    )
+    maker.write_text(f'kinds = ["tpm"]\n[tpm]\ntest_roots = ["{soft.place}/ca/swtpm-localca-rootca-cert.pem"]\n')
+    tpm = ("--tpm-folder", soft.tpm.folder, "--tcti", soft.tcti)
+    ca = (
+        "--new-ca",
+        "--ca",
+        names["ca.pem"],
+        "--ca-key",
+        names["ca.key"],
+        "--chain",
+        soft.place / "ca" / "issuercert.pem",
+    )
+    done = call_cli("trust", "enrol", *ca, "--policy", maker, *tpm)
+    assert done.returncode == 0, done.stderr
+    assert names["ca.key"].stat().st_mode & 0o777 == 0o600
+    done = call_cli(
+        "trust", "attest", "--kind", "tpm", *tpm, "--pcrs", "0,7", "--data", DATA.hex(), "--output", names["e.json"]
+    )
+    assert done.returncode == 0, done.stderr
+    assert call_cli("trust", "policy", names["policy.toml"], "--from", names["e.json"]).returncode == 0
+    text = names["policy.toml"].read_text().replace("enrolment_roots = []", 'enrolment_roots = ["ca.pem"]')
+    roots = f'test_roots = ["{soft.place}/ca/swtpm-localca-rootca-cert.pem"]'
+    names["policy.toml"].write_text(text.replace("test_roots = []", roots))
+    judge = ("trust", "verify", names["e.json"], "--policy", names["policy.toml"], "--data")
+    done = call_cli(*judge, DATA.hex())
+    assert done.returncode == 0 and "warning (tpm; isolation: none)" in done.stdout, done.stdout + done.stderr
+    assert call_cli(*judge, "00" * 64).returncode == 1
+    soft.enrol()  # the other tests' CA again

@@ -73,7 +73,8 @@ def _evidence(path: Path, kind: str | None, collateral: Path | None, certs: list
 
 
 @trust.command(
-    epilog="Example: labelwright trust attest --kind sim --data $(printf '00%.0s' $(seq 64)) --output evidence.json"
+    epilog="Example: labelwright trust attest --kind tdx --nonce 00112233445566778899aabbccddeeff --key tee.jwk"
+    " --workload 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 --output evidence.json"
 )
 def attest(
     kind: Annotated[str, typer.Option(help="tdx, snp, cca, sgx, tpm or sim; see 'trust doctor'")],
