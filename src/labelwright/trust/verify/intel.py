@@ -35,6 +35,10 @@ def appraise(evidence: Evidence, policy: Policy, *, report_data: bytes | None, n
         claims |= {"isv_prod_id": quote.isv_prod_id, "isv_svn": quote.isv_svn}
     if quote.debug:
         findings.refuse("it runs in debug mode: its host can read and change its memory")
+    if quote.migratable:
+        findings.refuse("another trust domain may migrate it, and so read its memory")
+    if quote.tee == "tdx" and any(quote.fields["mr_signer_seam"] + quote.fields["seam_attributes"]):
+        findings.refuse("the TDX module is not Intel's own, or is a debug one")
     root = _root(quote, policy, findings)
     if root is not None:
         report = _checked(quote.quote, evidence.collateral, root, now, findings)

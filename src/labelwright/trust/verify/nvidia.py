@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,7 +22,8 @@ from labelwright.trust.verify.chain import certificate, climb, vendor_roots
 from labelwright.trust.verify.quote import Reader
 
 REQUEST, SIGNATURE = 37, 96
-DRIVER, VBIOS = 3, 6  # types in the opaque data
+DRIVER, VBIOS, FIRMWARE = 3, 6, 20  # types in the opaque data
+DICE = x509.ObjectIdentifier("2.23.133.5.4.1")  # TCG DICE: digest of the firmware that holds the key
 
 
 def appraise(evidence: Evidence, policy: Policy, *, report_data: bytes | None, now: datetime) -> Appraisal:
@@ -34,6 +36,12 @@ def appraise(evidence: Evidence, policy: Policy, *, report_data: bytes | None, n
     findings = Findings("h100")
     findings.doubt("secondary evidence: it says what the GPU runs, not what the processor beside it does")
     _signature(report, certs[0].public_key(), findings)
+    firmware = bytes.fromhex(claims["firmware"])
+    vouched = [
+        e.value.value for e in certs[0].extensions if e.oid == DICE and isinstance(e.value, x509.UnrecognizedExtension)
+    ]
+    if len(firmware) != 48 or not vouched or not vouched[0].endswith(firmware):
+        findings.refuse("the firmware that the report names is not the one that the GPU's certificate was made for")
     own = policy.certificates["h100.test_roots"]
     root, why = climb(certs[0], certs[1:], [*vendor_roots("nvidia"), *own], now)
     if root is None:
@@ -82,6 +90,7 @@ def parse_report(report: bytes) -> tuple[dict[str, Any], dict[int, str]]:
     claims = {
         "nonce": nonce.hex(),
         "driver": facts.get(DRIVER, b"").rstrip(b"\0").decode("ascii", "replace"),
+        "firmware": facts.get(FIRMWARE, b"").hex(),
         "vbios": facts.get(VBIOS, b"").hex(),
         "measurements": {str(index): value for index, value in measurements.items()},
     }

@@ -24,6 +24,8 @@ SGX_RESERVED = ((20, 12), (96, 32), (160, 32), (262, 42))
 TDX_FIELDS = {  # of the 584-byte report (TDX 1.0) and the 648-byte one (1.5)
     "tee_tcb_svn": (0, 16),
     "mr_seam": (16, 48),
+    "mr_signer_seam": (64, 48),
+    "seam_attributes": (112, 8),
     "td_attributes": (120, 8),
     "xfam": (128, 8),
     "mr_td": (136, 48),
@@ -36,6 +38,7 @@ TDX_FIELDS = {  # of the 584-byte report (TDX 1.0) and the 648-byte one (1.5)
     "rt_mr3": (472, 48),
     "report_data": (520, 64),
 }
+TDX_15_FIELDS = TDX_FIELDS | {"tee_tcb_svn2": (584, 16), "mr_service_td": (600, 48)}
 BODIES = {1: ("sgx", 384), 2: ("tdx", 584), 3: ("tdx", 648)}  # body types of version 5
 
 
@@ -57,6 +60,13 @@ class IntelQuote:
         if self.tee == "sgx":
             return bool(self.fields["attributes"][0] & 2)
         return self.fields["td_attributes"][0] != 0
+
+    @property
+    def migratable(self) -> bool:
+        """May another trust domain, bound to this one, move it and so read its memory? (TDX 1.5)"""
+        if self.tee == "sgx":
+            return False
+        return bool(self.fields["td_attributes"][3] & 0x20) or any(self.fields.get("mr_service_td", b""))
 
 
 class Reader:
@@ -125,7 +135,7 @@ def parse_quote(blob: bytes) -> IntelQuote:
     rest = reader.rest()
     if any(rest) or (rest and tee == "sgx"):
         raise EvidenceError(f"{len(rest)} bytes lie behind the quote and are not padding; was something appended?")
-    layout = SGX_FIELDS if tee == "sgx" else TDX_FIELDS
+    layout = SGX_FIELDS if tee == "sgx" else TDX_FIELDS if size == 584 else TDX_15_FIELDS
     if tee == "sgx" and any(any(body[at : at + n]) for at, n in SGX_RESERVED):
         raise EvidenceError(
             "a reserved byte of the SGX report is not zero; expected a report as the processor makes it"

@@ -34,6 +34,7 @@ OID = "1.3.6.1.4.1.3704.1"
 TCB_OIDS = {"bootloader": f"{OID}.3.1", "tee": f"{OID}.3.2", "snp": f"{OID}.3.3", "microcode": f"{OID}.3.8"}
 TCB_AT = {"bootloader": 0, "tee": 1, "snp": 6, "microcode": 7}  # bytes of TCB_VERSION on Milan and Genoa
 DEBUG, MIGRATE, MUST_BE_SET = 1 << 19, 1 << 18, 1 << 17
+TURIN = 0x1A  # processor family
 VENDOR_KEYS = {"SEV-VCEK": 0, "SEV-VLEK": 1}
 
 
@@ -77,6 +78,10 @@ def parse_report(report: bytes) -> dict[str, Any]:
         raise EvidenceError(
             f"the SNP report is signed by algorithm {number(52, 4)}; expected 1, ECDSA P-384 with SHA-384"
         )
+    if version > 2 and report[392] == TURIN:
+        raise EvidenceError(
+            "the SNP report is of a Turin processor, whose layout and root this verifier does not know yet"
+        )
     flags = number(72, 4)
     if flags >> 5 or (flags >> 2) & 7 > 1:
         raise EvidenceError("the SNP report names a signing key other than VCEK and VLEK, or sets a reserved flag")
@@ -93,6 +98,7 @@ def parse_report(report: bytes) -> dict[str, Any]:
         "host_data": report[192:224].hex(),
         "id_key_digest": report[224:272].hex(),
         "chip_id": report[416:480].hex(),
+        "platform_info": number(64, 8),
         "current_tcb": tcb(report[56:64]),
         "reported_tcb": tcb(report[384:392]),
         "committed_tcb": tcb(report[480:488]),
