@@ -243,6 +243,11 @@ def test_a_td_that_others_can_read_is_refused(at: int, value: int, words: str) -
     refused(verify(piece, Policy.from_toml(text), report_data=DATA, now=FROZEN["tdx"]), words)
 
 
+def test_older_collateral_can_be_refused() -> None:
+    refused(judged("tdx", measured("tdx") + "min_evaluation = 99"), "the policy asks for 99 or later")
+    assert judged("tdx", measured("tdx") + "min_evaluation = 17").status == "affirming"
+
+
 def test_collateral_from_the_future_is_refused() -> None:
     assert judged("tdx", measured("tdx"), now=datetime(2025, 6, 1, tzinfo=UTC)).status == "contraindicated"
 

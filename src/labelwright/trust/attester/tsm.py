@@ -48,7 +48,7 @@ def collect(data: bytes, *, kind: str, root: Path = ROOT, vmpl: int | None = Non
 
 
 def _ask(request: Path, data: bytes, kind: str, vmpl: int | None) -> Evidence:
-    provider = _read(request / "provider", 256).decode("ascii", "replace").strip()
+    provider = read_small(request / "provider", 256).decode("ascii", "replace").strip()
     if provider != PROVIDERS[kind]:
         raise EvidenceError(
             f"this machine's reports come from {provider[:40]!r}, not from {PROVIDERS[kind]}; name the kind it has"
@@ -57,12 +57,12 @@ def _ask(request: Path, data: bytes, kind: str, vmpl: int | None) -> Evidence:
     if vmpl is not None:
         if kind != "snp" or not 0 <= vmpl <= 3:
             raise EvidenceError(f"privilege level {vmpl} was asked of {kind}; only snp has levels, 0 to 3")
-        _write(request / "privlevel", str(vmpl).encode())
+        write_once(request / "privlevel", str(vmpl).encode())
         writes += 1
     before = _generation(request)
-    _write(request / "inblob", data)
+    write_once(request / "inblob", data)
     blob = _patiently(request / "outblob", LIMITS["blob"])
-    aux = _read(request / "auxblob", LIMITS["aux"]) if kind == "snp" and (request / "auxblob").exists() else b""
+    aux = read_small(request / "auxblob", LIMITS["aux"]) if kind == "snp" and (request / "auxblob").exists() else b""
     after = _generation(request)
     if before != writes or after != writes + 1:
         raise EvidenceError("somebody else wrote to the same report request; the report may be theirs: ask again")
@@ -72,7 +72,7 @@ def _ask(request: Path, data: bytes, kind: str, vmpl: int | None) -> Evidence:
 
 
 def _generation(request: Path) -> int:
-    text = _read(request / "generation", 64).strip()
+    text = read_small(request / "generation", 64).strip()
     if not text.isdigit():
         raise EvidenceError(f"the kernel's generation reads {text[:20]!r}; expected a number")
     return int(text)
@@ -82,14 +82,14 @@ def _patiently(path: Path, most: int) -> bytes:
     ends = time.monotonic() + PATIENCE
     while True:
         try:
-            return _read(path, most)
+            return read_small(path, most)
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.EAGAIN, errno.EINTR) or time.monotonic() > ends:
                 raise
             time.sleep(0.05)
 
 
-def _read(path: Path, most: int) -> bytes:
+def read_small(path: Path, most: int) -> bytes:
     """The whole of a small file, whatever size it claims: kernel files claim 0 or 4096."""
     parts, size = [], 0
     with open(path, "rb", buffering=0) as file:
@@ -101,7 +101,7 @@ def _read(path: Path, most: int) -> bytes:
     return b"".join(parts)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_once(path: Path, data: bytes) -> None:
     """One write: the kernel takes a blob in one piece."""
     descriptor = os.open(path, os.O_WRONLY)
     try:

@@ -44,7 +44,7 @@ def appraise(evidence: Evidence, policy: Policy, *, report_data: bytes | None, n
         report = _checked(quote.quote, evidence.collateral, root, now, findings)
         if report is not None:
             claims |= {"tcb_status": report["status"], "advisories": report["advisory_ids"]}
-            _platform(report, evidence.collateral, rules, findings)
+            _platform(report, rules, findings)
     findings.bound(quote.fields["report_data"], report_data)
     _code(quote, rules, findings)
     return findings.appraisal(claims)
@@ -77,7 +77,7 @@ def _checked(quote: bytes, collateral: bytes, root: bytes, now: datetime, findin
         raise EvidenceError(f"the collateral cannot be read ({str(error)[:100]}); expected dcap-qvl's JSON") from error
     try:
         report = dcap_qvl.verify_with_root_ca(quote, kept, root, int(now.timestamp()))
-        return dict(json.loads(report.to_json()))
+        return dict(json.loads(report.to_json())) | {"tcb_info": json.loads(kept.tcb_info)}
     except (ValueError, OverflowError, RuntimeError) as error:
         findings.refuse(str(error).removeprefix("Verification failed: ")[:200])
     except BaseException as error:  # a panic of the Rust library does not derive from Exception
@@ -87,7 +87,7 @@ def _checked(quote: bytes, collateral: bytes, root: bytes, now: datetime, findin
     return None
 
 
-def _platform(report: dict[str, Any], collateral: bytes, rules: IntelRules, findings: Findings) -> None:
+def _platform(report: dict[str, Any], rules: IntelRules, findings: Findings) -> None:
     status, advisories = report["status"], report["advisory_ids"]
     named = f" ({', '.join(advisories)})" if advisories else ""
     if status in rules.tcb_warning:
@@ -96,7 +96,7 @@ def _platform(report: dict[str, Any], collateral: bytes, rules: IntelRules, find
         findings.refuse(f"the platform's TCB is {status}{named}; the policy asks for {' or '.join(rules.tcb)}")
     for advisory in sorted(set(advisories) & set(rules.refused_advisories)):
         findings.refuse(f"advisory {advisory} applies to the platform, and the policy refuses it")
-    number = json.loads(json.loads(collateral)["tcb_info"]).get("tcbEvaluationDataNumber", 0)
+    number = report["tcb_info"].get("tcbEvaluationDataNumber", 0)
     if number < rules.min_evaluation:
         findings.refuse(
             f"the collateral is of evaluation {number}; the policy asks for {rules.min_evaluation} or later"
