@@ -41,19 +41,6 @@ def token(
     from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
     issued = int(now.timestamp())
-    submodule = {
-        "ear.status": appraisal.status,
-        "ear.trustworthiness-vector": {
-            "hardware": TRUST[appraisal.status],
-            "runtime-opaque": TRUST[appraisal.status]
-            if appraisal.isolation == "hardware"
-            else TRUST["contraindicated"],
-        },
-        "labelwright.kind": appraisal.kind,
-        "labelwright.isolation": appraisal.isolation,
-        "labelwright.reasons": list(appraisal.reasons),
-        "labelwright.claims": appraisal.claims,
-    }
     claims = {
         "eat_profile": PROFILE,
         "iat": issued,
@@ -61,13 +48,26 @@ def token(
         "ear.verifier-id": {"developer": "https://pypi.org/project/labelwright", "build": labelwright.__version__},
         "eat_nonce": _b64(nonce),
         "cnf": {"jwk": {name: tee_key[name] for name in ("crv", "kty", "x", "y") if name in tee_key}},
-        "submods": {appraisal.kind: submodule},
+        "submods": {appraisal.kind: _submodule(appraisal)},
     }
     signed = ".".join(
         _b64(json.dumps(part, sort_keys=True, separators=(",", ":")).encode()) for part in (HEADER, claims)
     )
     r, s = decode_dss_signature(key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
     return f"{signed}.{_b64(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
+
+
+def _submodule(appraisal: Appraisal) -> dict[str, Any]:
+    level = TRUST[appraisal.status]
+    memory = level if appraisal.isolation == "hardware" else TRUST["contraindicated"]
+    return {
+        "ear.status": appraisal.status,
+        "ear.trustworthiness-vector": {"hardware": level, "runtime-opaque": memory},
+        "labelwright.kind": appraisal.kind,
+        "labelwright.isolation": appraisal.isolation,
+        "labelwright.reasons": list(appraisal.reasons),
+        "labelwright.claims": appraisal.claims,
+    }
 
 
 def read(text: str, public_key: EllipticCurvePublicKey, *, now: datetime) -> dict[str, Any]:

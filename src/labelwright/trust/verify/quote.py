@@ -123,19 +123,12 @@ def parse_quote(blob: bytes) -> IntelQuote:
     if key_type != 2:
         raise EvidenceError(f"a quote signed with key type {key_type}; expected 2, ECDSA over P-256")
     tee = "sgx" if tee_type == SGX else "tdx"
-    if version == 5:
-        named = BODIES.get(reader.number(2))
-        if named is None or named != (tee, reader.number(4)):
-            raise EvidenceError("the quote's body is of a type or size that its header does not allow")
-        size = named[1]
-    else:
-        size = BODIES[1 if tee == "sgx" else 2][1]
-    body = reader.take(size)
+    body = _body(reader, version, tee)
     chain = _signatures(reader.sized(4), nested=version > 3)
     rest = reader.rest()
     if any(rest) or (rest and tee == "sgx"):
         raise EvidenceError(f"{len(rest)} bytes lie behind the quote and are not padding; was something appended?")
-    layout = SGX_FIELDS if tee == "sgx" else TDX_FIELDS if size == 584 else TDX_15_FIELDS
+    layout = SGX_FIELDS if tee == "sgx" else TDX_FIELDS if len(body) == 584 else TDX_15_FIELDS
     if tee == "sgx" and any(any(body[at : at + n]) for at, n in SGX_RESERVED):
         raise EvidenceError(
             "a reserved byte of the SGX report is not zero; expected a report as the processor makes it"
@@ -144,6 +137,16 @@ def parse_quote(blob: bytes) -> IntelQuote:
     numbers = [int.from_bytes(body[at : at + 2], "little") if tee == "sgx" else 0 for at in (256, 258)]
     whole = blob[: len(blob) - len(rest)]
     return IntelQuote(tee, version, whole, values, numbers[0], numbers[1], tuple(chain))
+
+
+def _body(reader: Reader, version: int, tee: str) -> bytes:
+    """The report inside: 384 bytes of SGX, 584 of TDX 1.0, 648 of TDX 1.5 (version 5 says which)."""
+    if version < 5:
+        return reader.take(BODIES[1 if tee == "sgx" else 2][1])
+    named = BODIES.get(reader.number(2))
+    if named is None or named != (tee, reader.number(4)):
+        raise EvidenceError("the quote's body is of a type or size that its header does not allow")
+    return reader.take(named[1])
 
 
 def _signatures(section: bytes, *, nested: bool) -> list[x509.Certificate]:

@@ -62,31 +62,13 @@ def parse_report(report: bytes) -> dict[str, Any]:
 
     The report is 1,184 bytes: 672 signed, then r and s as little-endian numbers, each padded to 72, then zeros.
     """
-    if len(report) != SIZE:
-        raise EvidenceError(f"the SNP report has {len(report)} bytes; expected {SIZE} and nothing behind")
+    flags = _shape(report)
 
     def number(at: int, size: int) -> int:
         return int.from_bytes(report[at : at + size], "little")
 
-    version = number(0, 4)
-    if version not in RESERVED:
-        raise EvidenceError(f"an SNP report of version {version}; versions {', '.join(map(str, RESERVED))} are known")
-    for start, end in (*RESERVED[version], *PADDING):
-        if any(report[start:end]):
-            raise EvidenceError(f"a reserved byte of the SNP report (between {start} and {end}) is not zero")
-    if number(52, 4) != 1:
-        raise EvidenceError(
-            f"the SNP report is signed by algorithm {number(52, 4)}; expected 1, ECDSA P-384 with SHA-384"
-        )
-    if version > 2 and report[392] == TURIN:
-        raise EvidenceError(
-            "the SNP report is of a Turin processor, whose layout and root this verifier does not know yet"
-        )
-    flags = number(72, 4)
-    if flags >> 5 or (flags >> 2) & 7 > 1:
-        raise EvidenceError("the SNP report names a signing key other than VCEK and VLEK, or sets a reserved flag")
     return {
-        "version": version,
+        "version": number(0, 4),
         "guest_svn": number(4, 4),
         "policy": number(8, 8),
         "debug": bool(number(8, 8) & DEBUG),
@@ -104,6 +86,28 @@ def parse_report(report: bytes) -> dict[str, Any]:
         "committed_tcb": tcb(report[480:488]),
         "launch_tcb": tcb(report[496:504]),
     }
+
+
+def _shape(report: bytes) -> int:
+    """The report's flags, when it is laid out as one of the known versions."""
+    if len(report) != SIZE:
+        raise EvidenceError(f"the SNP report has {len(report)} bytes; expected {SIZE} and nothing behind")
+    version = int.from_bytes(report[:4], "little")
+    if version not in RESERVED:
+        raise EvidenceError(f"an SNP report of version {version}; versions {', '.join(map(str, RESERVED))} are known")
+    for start, end in (*RESERVED[version], *PADDING):
+        if any(report[start:end]):
+            raise EvidenceError(f"a reserved byte of the SNP report (between {start} and {end}) is not zero")
+    algorithm, flags = (int.from_bytes(report[at : at + 4], "little") for at in (52, 72))
+    if algorithm != 1:
+        raise EvidenceError(f"the SNP report is signed by algorithm {algorithm}; expected 1, ECDSA P-384 with SHA-384")
+    if version > 2 and report[392] == TURIN:
+        raise EvidenceError(
+            "the SNP report is of a Turin processor, whose layout and root this verifier does not know yet"
+        )
+    if flags >> 5 or (flags >> 2) & 7 > 1:
+        raise EvidenceError("the SNP report names a signing key other than VCEK and VLEK, or sets a reserved flag")
+    return flags
 
 
 def tcb(raw: bytes) -> dict[str, int]:
