@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from trust_vendors import FROZEN, folder, pem, raw, recorded
 
-from labelwright.errors import EvidenceError, RefusedError
+from labelwright.errors import EvidenceError, RefusedError, SealError
 from labelwright.trust.attester import available, collect, gramine
 from labelwright.trust.attester.tpm import Tpm
+from labelwright.trust.attester.tpm_seal import seal, unseal
 from labelwright.trust.evidence import Evidence
 from labelwright.trust.policy import Policy
 from labelwright.trust.verify import enrol, verify
@@ -383,3 +384,22 @@ def test_enrol_attest_and_verify_on_the_command_line(soft: SoftTpm, tmp_path: Pa
     assert done.returncode == 0 and "warning (tpm; isolation: none)" in done.stdout, done.stdout + done.stderr
     assert call_cli(*judge, "00" * 64).returncode == 1
     soft.enrol()  # the other tests' CA again
+
+
+def test_a_secret_sealed_to_registers(soft: SoftTpm) -> None:
+    secret = bytes(range(32))
+    sealed = seal(soft.tpm, secret, [0, 11])
+    assert unseal(soft.tpm, sealed) == secret and secret.hex() not in sealed
+    for pcrs in ([16], [0, 23], [], [24]):
+        with pytest.raises(SealError, match="registers"):
+            seal(soft.tpm, secret, pcrs)
+    with pytest.raises(SealError, match="128"):
+        seal(soft.tpm, bytes(129), [0])
+    for bent in ("", "{}", sealed.replace("0,11", "0,16"), sealed.replace("0,11", "zero"), sealed[:-9]):
+        with pytest.raises(SealError):
+            unseal(soft.tpm, bent)
+    with pytest.raises(RefusedError):
+        unseal(soft.tpm, sealed.replace("0,11", "0,12"))
+    soft.tpm.run("pcrextend", f"11:sha256={'cd' * 32}")
+    with pytest.raises(RefusedError, match="registers"):
+        unseal(soft.tpm, sealed)

@@ -128,16 +128,20 @@ class Tpm:
 
     def _run(self, tool: str, *arguments: str) -> str:
         """One tool; what it prints. Raises EvidenceError with the tool's own words."""
+        return self.run(tool, *arguments).decode("utf-8", "replace")
+
+    def run(self, tool: str, *arguments: str, given: bytes = b"") -> bytes:
+        """As ``_run``, with bytes in and out: secrets touch no disk."""
         environment = {**os.environ, "TPM2TOOLS_TCTI": self.tcti, "TSS2_LOG": "all+none"}
         try:
             done = subprocess.run(
-                [f"tpm2_{tool}", *arguments], env=environment, capture_output=True, text=True, timeout=SECONDS
+                [f"tpm2_{tool}", *arguments], env=environment, capture_output=True, timeout=SECONDS, input=given
             )
         except FileNotFoundError as error:
             raise EvidenceError(f"tpm2_{tool} is not installed; install tpm2-tools") from error
         except subprocess.TimeoutExpired as error:
             raise EvidenceError(f"the TPM at {self.tcti} did not answer within {SECONDS} s") from error
         if done.returncode:
-            words = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
+            words = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
             raise EvidenceError(f"tpm2_{tool} failed on {self.tcti}: {words[0][:200]}")
         return done.stdout
