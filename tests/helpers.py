@@ -6,8 +6,10 @@ import contextlib
 import csv
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +59,28 @@ def call_cli(*arguments: object) -> subprocess.CompletedProcess[str]:
     finally:
         sys.argv = before
     return subprocess.CompletedProcess(sys.argv, int(str(code or 0)), out.getvalue(), err.getvalue())
+
+
+def run_through_kills(code: str, folder: Path, *, kills: int) -> None:
+    """Run Python code that works on a folder (its only argument), killed so many times a moment after it got on, until it ends
+    well."""
+    rng, done = np.random.default_rng(0), 0
+    for _ in range(kills + 4):
+        child = subprocess.Popen([sys.executable, "-c", code, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+        deadline, before = time.monotonic() + 60, files_in(folder)
+        while done < kills and child.poll() is None and time.monotonic() < deadline:
+            if files_in(folder) != before:
+                time.sleep(0.3 * rng.random())
+                child.send_signal(signal.SIGKILL)
+                done += 1
+                break
+            time.sleep(0.01)
+        if child.wait() == 0:
+            break
+    assert done == kills and child.returncode == 0
+
+
+def files_in(folder: Path) -> set[tuple[str, int]]:
+    """Names and times of the files of an experiment; not those that are still being written, nor locks."""
+    names = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix != ".lock")
+    return {(p.name, p.stat().st_mtime_ns) for p in names}

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import call_cli
+from helpers import call_cli, run_through_kills
 from test_torch_classifier import bars
 
 torch = pytest.importorskip("torch")
 
-from labelwright.bench import deep, framework, profiles, table2  # noqa: E402
+from labelwright.bench import deep, framework, profiles, qactor, table2  # noqa: E402
 from labelwright.bench.profiles import Profile, Way, find_profile  # noqa: E402
 from labelwright.errors import DataError, SettingsError  # noqa: E402
 from labelwright.imitation import SoftImitator  # noqa: E402
@@ -261,31 +257,32 @@ table2.run_table2("bars", output=Path(sys.argv[1]), recipes=("improved",))
 
 def test_killed_anywhere_and_started_again_an_experiment_ends_with_the_same_numbers(tiny, tmp_path):
     whole = table2.run_table2("bars", output=tmp_path / "whole", recipes=("improved",))
-    code = CHILD.format(tests=str(Path(__file__).parent))
-    rng, kills = np.random.default_rng(0), 0
-    for _ in range(6):
-        child = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "cut")], env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-        deadline, before = time.monotonic() + 60, files_in(tmp_path / "cut")
-        while kills < 2 and child.poll() is None and time.monotonic() < deadline:
-            if files_in(tmp_path / "cut") != before:  # it got on since it was started
-                time.sleep(0.3 * rng.random())
-                child.send_signal(signal.SIGKILL)
-                kills += 1
-                break
-            time.sleep(0.01)
-        if child.wait() == 0:
-            break
-    assert kills == 2
+    run_through_kills(CHILD.format(tests=str(Path(__file__).parent)), tmp_path / "cut", kills=2)
     found = json.loads((tmp_path / "cut" / "table2-bars-compact.json").read_text())
     for name, row in whole["methods"].items():
         for figure in ("c", "mean", "curve", "epochs", "noise_left_mean", "noise_estimate"):
             assert found["methods"][name].get(figure) == row.get(figure), (name, figure)
 
 
-def files_in(folder: Path) -> set[tuple[str, int]]:
-    return {(p.name, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")}
+LATER = CHILD.replace("table2.run_table2", "framework.run_framework").replace("table2\n", "framework, qactor\n", 1)
+LATER = (
+    LATER.replace('recipes=("improved",)', 'noises=("bursty",)')
+    + 'qactor.run_qactor("bars", output=Path(sys.argv[1]))\n'
+)
+
+
+def test_killed_anywhere_the_framework_and_qactor_end_with_the_same_numbers(tiny, tmp_path):
+    whole = {
+        "framework": framework.run_framework("bars", output=tmp_path / "whole", noises=("bursty",)),
+        "qactor": qactor.run_qactor("bars", output=tmp_path / "whole"),
+    }
+    run_through_kills(LATER.format(tests=str(Path(__file__).parent)), tmp_path / "cut", kills=3)
+    for experiment, result in whole.items():
+        found = json.loads((tmp_path / "cut" / f"{experiment}-bars-compact.json").read_text())
+        for noise, rows in result["noise"].items():
+            for name, row in rows.items():
+                for figure in ("c", "mean", "curve", "asked", "noise_left_mean", "gain"):
+                    assert found["noise"][noise][name].get(figure) == row.get(figure), (experiment, noise, name, figure)
 
 
 def test_the_framework_counts_answers_and_gains(tiny, tmp_path):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import call_cli
+from helpers import call_cli, run_through_kills
 from test_torch_classifier import bars
 
 torch = pytest.importorskip("torch")
@@ -89,6 +90,36 @@ def test_a_piece_run_again_gives_the_same_numbers(tiny, tmp_path):
         for share in ("all", "half"):
             one, other = first["methods"][name][share], second["methods"][name][share]
             assert one["alone"] == other["alone"] and one["curve"] == other["curve"]
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+import test_table3
+from labelwright.bench import deep, imitation, table3, transfer
+deep.pictures = imitation.pictures = test_table3.made_pictures
+imitation.SETTINGS = {{("bars", "compact"): test_table3.TINY}}
+transfer.STREAM = (3, 60)
+table3.run_table3("bars", output=Path(sys.argv[1]), methods=test_table3.SOME)
+transfer.run_transfer("bars", output=Path(sys.argv[1]))
+"""
+SOME = ("plain", "copynet", "d2l", "co-teaching", "forward", "dividemix", "disc")
+
+
+def test_killed_anywhere_and_started_again_the_comparison_ends_with_the_same_numbers(tiny, tmp_path):
+    whole = table3.run_table3("bars", output=tmp_path / "whole", methods=SOME)
+    moved = transfer.run_transfer("bars", output=tmp_path / "whole")
+    run_through_kills(CHILD.format(tests=str(Path(__file__).parent)), tmp_path / "cut", kills=3)
+    found = json.loads((tmp_path / "cut" / "table3-bars-compact.json").read_text())
+    for name, parts in whole["methods"].items():
+        for part, row in parts.items():
+            for figure in ("alone", "fused", "own", "chosen", "curve", "shares", "steady", "rate"):
+                assert found["methods"][name][part].get(figure) == row.get(figure), (name, part, figure)
+    found = json.loads((tmp_path / "cut" / "transfer-bars-compact.json").read_text())
+    assert (found["patterns"], found["stream"]) == (moved["patterns"], moved["stream"])
 
 
 def test_full_clean_learns_the_truth_and_nobody_else_sees_it(tiny, tmp_path, monkeypatch):
