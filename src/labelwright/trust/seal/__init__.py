@@ -8,6 +8,7 @@ from labelwright.trust.seal.arrays import packed, unpacked
 from labelwright.trust.seal.chunks import (
     Sealer,
     about,
+    check,
     open_bytes,
     open_chunk,
     open_model,
@@ -30,6 +31,7 @@ __all__ = [
     "Store",
     "about",
     "as_store",
+    "check",
     "jwk_of",
     "key_of",
     "new_key",

@@ -178,6 +178,13 @@ def open_model(
     return b"".join(open_bytes(manifest, key, index, read(index)) for index in range(manifest.count))
 
 
+def check(manifest: Manifest, key: bytes, store: Store | str) -> None:
+    """Open every chunk and keep nothing. Raises SealError naming the first that is not the one that was sealed."""
+    read = reader(manifest, store)
+    for index in range(manifest.count):
+        open_bytes(manifest, key, index, read(index))
+
+
 def reader(manifest: Manifest, store: Store | str) -> Callable[[int], bytes | None]:
     """What the untrusted host does: index -> ciphertext, None where the store has none."""
     of = as_store(store)
