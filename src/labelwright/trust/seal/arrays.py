@@ -7,7 +7,7 @@ in order: ``[["X", "<f4", [1000, 64]], ...]``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -25,24 +25,51 @@ _MOST_HEADER = 1 << 16
 _MOST_AXES = 8
 
 
-def packed(arrays: Mapping[str, Array]) -> bytearray:
-    """Named arrays as one buffer. Raises SealError for objects and texts, which only pickle could hold.
+def packed(arrays: Mapping[str, Array]) -> bytes:
+    """Named arrays as bytes. Raises SealError for objects and texts, which only pickle could hold.
 
     >>> unpacked(packed({"X": np.eye(2, dtype=np.float32)}))["X"].tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    plain = {name: _plain(name, array) for name, array in arrays.items()}
-    head = json.dumps([[name, a.dtype.str, list(a.shape)] for name, a in plain.items()], separators=(",", ":")).encode()
-    if len(head) > _MOST_HEADER:
-        raise SealError(f"the names of {len(plain)} arrays take {len(head)} bytes; keep them below {_MOST_HEADER}")
-    starts, end = _places([a.nbytes for a in plain.values()], len(head))
-    out = bytearray(end)
-    out[:4], out[4:8] = MAGIC, len(head).to_bytes(4, "little")
-    out[8 : 8 + len(head)] = head
-    whole = np.frombuffer(out, np.uint8)
-    for start, array in zip(starts, plain.values(), strict=True):
-        whole[start : start + array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
-    return out
+    return bytes(Packer().pack([arrays]))
+
+
+class Packer:
+    """Packs rows that lie in several pieces into one buffer, which it uses again: each row is copied once.
+
+    >>> packer = Packer()
+    >>> unpacked(packer.pack([{"y": np.array([1, 2])}, {"y": np.array([3])}]))["y"].tolist()
+    [1, 2, 3]
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def pack(self, parts: Sequence[Mapping[str, Array]]) -> memoryview:
+        """The rows of ``parts``, which have the same arrays, one after another; good until the next call."""
+        plain = {name: [_plain(name, part[name]) for part in parts] for name in parts[0]}
+        told = [[name, pieces[0].dtype.str, _shape(pieces)] for name, pieces in plain.items()]
+        head = json.dumps(told, separators=(",", ":")).encode()
+        if len(head) > _MOST_HEADER:
+            raise SealError(f"the names of {len(plain)} arrays take {len(head)} bytes; keep them below {_MOST_HEADER}")
+        starts, end = _places([sum(a.nbytes for a in pieces) for pieces in plain.values()], len(head))
+        if len(self._buffer) < end:
+            self._buffer = bytearray(end)
+        out = memoryview(self._buffer)[:end]
+        out[: 8 + len(head)] = MAGIC + len(head).to_bytes(4, "little") + head
+        at = 8 + len(head)
+        for start, pieces in zip(starts, plain.values(), strict=True):
+            out[at:start] = bytes(start - at)
+            at = start
+            for array in pieces:
+                np.frombuffer(out[at : at + array.nbytes], array.dtype).reshape(array.shape)[...] = array
+                at += array.nbytes
+        return out
+
+
+def _shape(pieces: Sequence[Array]) -> list[int]:
+    first = pieces[0].shape
+    return [sum(len(a) for a in pieces), *first[1:]] if first else []
 
 
 def unpacked(content: bytes | bytearray | memoryview) -> dict[str, Array]:

@@ -11,13 +11,14 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from labelwright.errors import DataError, SettingsError
-from labelwright.trust.seal.arrays import Array, packed
+from labelwright.trust.seal.arrays import Array, Packer
 from labelwright.trust.seal.chunks import Sealer
 from labelwright.trust.seal.manifest import NAME, Manifest
 from labelwright.trust.seal.signing import PrivateKey
 from labelwright.trust.seal.stores import Store, as_store
 
 Arrays = Mapping[str, Array]
+Plain = bytes | bytearray | memoryview
 _FIELDS = ("X", "given", "keys", "clean")
 
 
@@ -41,8 +42,8 @@ def seal_data(
     if rows_per_chunk < 1:
         raise SettingsError(f"chunks of {rows_per_chunk} rows were asked for; ask for 1 or more")
     shape = _Shape()
-    chunks = shape.told(_regrouped(map(arrays_of, batches), rows_per_chunk))
-    plain: Iterator[bytes | bytearray] = (packed(chunk) for chunk in chunks)
+    packer = Packer()
+    plain: Iterator[Plain] = map(packer.pack, shape.told(_regrouped(map(arrays_of, batches), rows_per_chunk)))
     if num_rows is None:
         with _Spool() as spool:
             for part in plain:
@@ -53,7 +54,7 @@ def seal_data(
 
 
 def _sealed(
-    plain: Iterable[bytes | bytearray], count: int, store: Store | str, shape: _Shape, key: bytes, signing_key: PrivateKey,
+    plain: Iterable[Plain], count: int, store: Store | str, shape: _Shape, key: bytes, signing_key: PrivateKey,
     id: str, version: int, key_id: str, about: Mapping[str, Any] | None,
 ) -> Manifest:  # fmt: skip
     if not count:
@@ -81,19 +82,19 @@ class _Shape:
         self.schema: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.rows: list[int] = []
 
-    def told(self, chunks: Iterator[dict[str, Array]]) -> Iterator[dict[str, Array]]:
-        for chunk in chunks:
-            self.schema = self.schema or _schema(chunk)
-            self.rows.append(len(next(iter(chunk.values()))))
-            yield chunk
+    def told(self, chunks: Iterator[list[dict[str, Array]]]) -> Iterator[list[dict[str, Array]]]:
+        for parts in chunks:
+            self.schema = self.schema or _schema(parts[0])
+            self.rows.append(sum(len(next(iter(part.values()))) for part in parts))
+            yield parts
 
 
 def _schema(arrays: Arrays) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {name: (a.dtype.newbyteorder("<").str, a.shape[1:]) for name, a in arrays.items()}
 
 
-def _regrouped(batches: Iterator[dict[str, Array]], rows: int) -> Iterator[dict[str, Array]]:
-    """The same rows, ``rows`` at a time, the last maybe fewer."""
+def _regrouped(batches: Iterator[dict[str, Array]], rows: int) -> Iterator[list[dict[str, Array]]]:
+    """The same rows, ``rows`` at a time, the last maybe fewer, in pieces."""
     held: list[dict[str, Array]] = []
     count, number, first = 0, 0, None
     for batch in batches:
@@ -107,14 +108,10 @@ def _regrouped(batches: Iterator[dict[str, Array]], rows: int) -> Iterator[dict[
             held.append({name: a[start : start + step] for name, a in batch.items()})
             start, count = start + step, count + step
             if count == rows:
-                yield _joined(held)
+                yield held
                 held, count = [], 0
     if held:
-        yield _joined(held)
-
-
-def _joined(parts: list[dict[str, Array]]) -> dict[str, Array]:
-    return parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+        yield held
 
 
 def _told(batch: Arrays) -> str:
@@ -137,7 +134,7 @@ class _Spool:
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def put(self, plain: bytes | bytearray) -> None:
+    def put(self, plain: Plain) -> None:
         sealed = self._cipher.encrypt(len(self._sizes).to_bytes(12, "big"), plain, None)
         self._sizes.append(len(sealed))
         self._file.write(sealed)
