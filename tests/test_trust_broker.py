@@ -459,6 +459,45 @@ def test_two_clients_at_once_and_a_kill(tmp_path: Path) -> None:
             client.advance(made)
 
 
+def killed_while_counting(folder: Path, after: float) -> None:
+    """Raise a version as fast as it goes, kill -9 meanwhile, start again: what was acknowledged holds, and nothing else came."""
+    keys = KeyFolder(folder, PASSPHRASE)
+    keys.prepare_model("m")
+    pin, key = seal.jwk_of(keys.broker_key), keys.data_key("m")
+    signer = key_from(keys.get("default/signing-key/m").content)  # type: ignore[union-attr]
+    begun = keys.versions.current("m").number
+    offered = {begun: keys.versions.current("m").digest}
+    acknowledged = begun
+    with served(folder) as (url, process):
+        client = Client(http_send(url), pin)
+        client.attest(collect, WORKLOAD)
+        timer = threading.Timer(after, process.kill)
+        timer.start()
+        with pytest.raises(TrustError, match="cannot be reached"):
+            for number in range(begun + 1, begun + 10**6):
+                made = seal.seal_model(b"w", seal.Memory(), key=key, signing_key=signer, id="m", version=number)
+                offered[number] = made.digest
+                acknowledged = client.advance(made)
+        timer.join()
+    with served(folder) as (url, _):
+        client = Client(http_send(url), pin)
+        client.attest(collect, WORKLOAD)
+        now = client.version("m")
+        assert now.number in (acknowledged, acknowledged + 1) and offered[now.number] == now.digest
+        again = seal.seal_model(b"w", seal.Memory(), key=key, signing_key=signer, id="m", version=now.number + 1)
+        assert client.advance(again) == now.number + 1
+
+
+def test_a_kill_in_the_middle_of_counting(tmp_path: Path) -> None:
+    killed_while_counting(tmp_path / "keys", 0.5)
+
+
+@pytest.mark.soak
+def test_many_kills_in_the_middle_of_counting(tmp_path: Path) -> None:
+    for turn in range(30):
+        killed_while_counting(tmp_path / "keys", 0.2 + 0.03 * turn)
+
+
 def test_addresses_that_are_none() -> None:
     for bad in ("ftp://x", "nonsense", "http://"):
         with pytest.raises(SettingsError, match="no broker's address"):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from labelwright.errors import SealError
 
 Array = npt.NDArray[Any]
+Piece = bytes | memoryview
 
 MAGIC = b"LWA1"
 DTYPES = ("|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8")
@@ -31,40 +32,28 @@ def packed(arrays: Mapping[str, Array]) -> bytes:
     >>> unpacked(packed({"X": np.eye(2, dtype=np.float32)}))["X"].tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    return bytes(Packer().pack([arrays]))
+    return b"".join(pieces_of([arrays]))
 
 
-class Packer:
-    """Packs rows that lie in several pieces into one buffer, which it uses again: each row is copied once.
+def pieces_of(parts: Sequence[Mapping[str, Array]]) -> list[Piece]:
+    """The rows of ``parts``, which have the same arrays, as pieces of one chunk's plaintext, in order and without a copy.
 
-    >>> packer = Packer()
-    >>> unpacked(packer.pack([{"y": np.array([1, 2])}, {"y": np.array([3])}]))["y"].tolist()
+    >>> unpacked(b"".join(pieces_of([{"y": np.array([1, 2])}, {"y": np.array([3])}])))["y"].tolist()
     [1, 2, 3]
     """
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def pack(self, parts: Sequence[Mapping[str, Array]]) -> memoryview:
-        """The rows of ``parts``, which have the same arrays, one after another; good until the next call."""
-        plain = {name: [_plain(name, part[name]) for part in parts] for name in parts[0]}
-        told = [[name, pieces[0].dtype.str, _shape(pieces)] for name, pieces in plain.items()]
-        head = json.dumps(told, separators=(",", ":")).encode()
-        if len(head) > _MOST_HEADER:
-            raise SealError(f"the names of {len(plain)} arrays take {len(head)} bytes; keep them below {_MOST_HEADER}")
-        starts, end = _places([sum(a.nbytes for a in pieces) for pieces in plain.values()], len(head))
-        if len(self._buffer) < end:
-            self._buffer = bytearray(end)
-        out = memoryview(self._buffer)[:end]
-        out[: 8 + len(head)] = MAGIC + len(head).to_bytes(4, "little") + head
-        at = 8 + len(head)
-        for start, pieces in zip(starts, plain.values(), strict=True):
-            out[at:start] = bytes(start - at)
-            at = start
-            for array in pieces:
-                np.frombuffer(out[at : at + array.nbytes], array.dtype).reshape(array.shape)[...] = array
-                at += array.nbytes
-        return out
+    plain = {name: [_plain(name, part[name]) for part in parts] for name in parts[0]}
+    told = [[name, arrays[0].dtype.str, _shape(arrays)] for name, arrays in plain.items()]
+    head = json.dumps(told, separators=(",", ":")).encode()
+    if len(head) > _MOST_HEADER:
+        raise SealError(f"the names of {len(plain)} arrays take {len(head)} bytes; keep them below {_MOST_HEADER}")
+    starts, _ = _places([sum(a.nbytes for a in arrays) for arrays in plain.values()], len(head))
+    out: list[Piece] = [MAGIC + len(head).to_bytes(4, "little") + head]
+    at = len(out[0])
+    for start, arrays in zip(starts, plain.values(), strict=True):
+        out.append(bytes(start - at))
+        out += [np.ascontiguousarray(a).data.cast("B") for a in arrays if a.nbytes]
+        at = start + sum(a.nbytes for a in arrays)
+    return out
 
 
 def _shape(pieces: Sequence[Array]) -> list[int]:

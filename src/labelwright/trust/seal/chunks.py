@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hmac import compare_digest
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from labelwright.errors import SealError, SettingsError
-from labelwright.trust.seal.arrays import Array, unpacked
+from labelwright.trust.seal.arrays import Array, Piece, unpacked
 from labelwright.trust.seal.manifest import KINDS, MOST_CHUNK, NAME, TAG, Manifest
 from labelwright.trust.seal.signing import PrivateKey
 from labelwright.trust.seal.stores import Store, as_store
@@ -45,20 +48,42 @@ class Sealer:
         self.salt = os.urandom(32)
         self._sizes: list[int] = []
         self._tags: list[bytes] = []
+        self._buffer = memoryview(b"")
 
     def add(self, plain: bytes | bytearray | memoryview) -> bytes:
         """The next chunk, sealed."""
-        index = len(self._sizes)
-        if index >= self.count or len(plain) > MOST_CHUNK:
-            raise SettingsError(
-                f"chunk {index} of {self.count} has {len(plain)} bytes; give as many chunks as were announced, of at most "
-                f"{MOST_CHUNK} bytes"
-            )
+        index = self._next(len(plain))
         cipher = _cipher(self._key, self.salt, self.id, self.version, index // SHARD)
         sealed = cipher.encrypt(_nonce(index), plain, bound(self.id, self.version, index, self.count))
         self._sizes.append(len(plain))
         self._tags.append(sealed[-TAG:])
         return sealed
+
+    def add_pieces(self, pieces: Sequence[Piece]) -> memoryview:
+        """The next chunk out of the pieces of its plaintext, which are not copied; good until the next call."""
+        size = sum(map(len, pieces))
+        index = self._next(size)
+        if len(self._buffer) < size + 2 * TAG:
+            self._buffer = memoryview(bytearray(size + 2 * TAG))
+        key = _shard_key(self._key, self.salt, self.id, self.version, index // SHARD)
+        cipher = Cipher(AES(key), GCM(_nonce(index))).encryptor()
+        cipher.authenticate_additional_data(bound(self.id, self.version, index, self.count))
+        at = 0
+        for piece in pieces:
+            at += cipher.update_into(piece, self._buffer[at:])
+        cipher.finalize()
+        self._buffer[at : at + TAG] = cipher.tag
+        self._sizes.append(size)
+        self._tags.append(cipher.tag)
+        return self._buffer[: at + TAG].toreadonly()
+
+    def _next(self, size: int) -> int:
+        index = len(self._sizes)
+        if index >= self.count or size > MOST_CHUNK:
+            raise SettingsError(
+                f"chunk {index} of {self.count} has {size} bytes; give as many chunks as were announced, of at most {MOST_CHUNK} bytes"
+            )
+        return index
 
     def done(
         self,
@@ -215,9 +240,13 @@ def _derived(key: bytes, salt: bytes, info: bytes) -> bytes:
     return HKDF(SHA256(), KEY, salt, b"labelwright seal 1\0" + info).derive(key)
 
 
+def _shard_key(key: bytes, salt: bytes, id: str, version: int, shard: int) -> bytes:
+    return _derived(key, salt, b"shard\0" + bound(id, version, shard, 0))
+
+
 @lru_cache(16)
 def _cipher(key: bytes, salt: bytes, id: str, version: int, shard: int) -> AESGCM:
-    return AESGCM(_derived(key, salt, b"shard\0" + bound(id, version, shard, 0)))
+    return AESGCM(_shard_key(key, salt, id, version, shard))
 
 
 def _seal_about(said: Mapping[str, Any], key: bytes, salt: bytes, id: str, version: int) -> bytes:

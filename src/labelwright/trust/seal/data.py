@@ -11,14 +11,13 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from labelwright.errors import DataError, SettingsError
-from labelwright.trust.seal.arrays import Array, Packer
+from labelwright.trust.seal.arrays import Array, Piece, pieces_of
 from labelwright.trust.seal.chunks import Sealer
 from labelwright.trust.seal.manifest import NAME, Manifest
 from labelwright.trust.seal.signing import PrivateKey
 from labelwright.trust.seal.stores import Store, as_store
 
 Arrays = Mapping[str, Array]
-Plain = bytes | bytearray | memoryview
 _FIELDS = ("X", "given", "keys", "clean")
 
 
@@ -42,8 +41,7 @@ def seal_data(
     if rows_per_chunk < 1:
         raise SettingsError(f"chunks of {rows_per_chunk} rows were asked for; ask for 1 or more")
     shape = _Shape()
-    packer = Packer()
-    plain: Iterator[Plain] = map(packer.pack, shape.told(_regrouped(map(arrays_of, batches), rows_per_chunk)))
+    plain: Iterator[list[Piece]] = map(pieces_of, shape.told(_regrouped(map(arrays_of, batches), rows_per_chunk)))
     if num_rows is None:
         with _Spool() as spool:
             for part in plain:
@@ -54,15 +52,15 @@ def seal_data(
 
 
 def _sealed(
-    plain: Iterable[Plain], count: int, store: Store | str, shape: _Shape, key: bytes, signing_key: PrivateKey,
+    plain: Iterable[list[Piece]], count: int, store: Store | str, shape: _Shape, key: bytes, signing_key: PrivateKey,
     id: str, version: int, key_id: str, about: Mapping[str, Any] | None,
 ) -> Manifest:  # fmt: skip
     if not count:
         raise DataError(f"there are no rows to seal as {id!r}; give at least one")
     to = as_store(store)
     sealer = Sealer(id, version, key=key, count=count)
-    for index, part in enumerate(plain):
-        to.write(f"v{version}-{index:08d}.chunk", sealer.add(part))
+    for index, pieces in enumerate(plain):
+        to.write(f"v{version}-{index:08d}.chunk", sealer.add_pieces(pieces))
     manifest = sealer.done(signing_key, rows=shape.rows, schema=shape.schema, about=about, key_id=key_id)
     to.write(NAME, manifest.text)
     return manifest
@@ -134,12 +132,12 @@ class _Spool:
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def put(self, plain: Plain) -> None:
-        sealed = self._cipher.encrypt(len(self._sizes).to_bytes(12, "big"), plain, None)
+    def put(self, pieces: list[Piece]) -> None:
+        sealed = self._cipher.encrypt(len(self._sizes).to_bytes(12, "big"), b"".join(pieces), None)
         self._sizes.append(len(sealed))
         self._file.write(sealed)
 
-    def all(self) -> Iterator[bytes]:
+    def all(self) -> Iterator[list[Piece]]:
         self._file.seek(0)
         for index, size in enumerate(self._sizes):
-            yield self._cipher.decrypt(index.to_bytes(12, "big"), self._file.read(size), None)
+            yield [self._cipher.decrypt(index.to_bytes(12, "big"), self._file.read(size), None)]

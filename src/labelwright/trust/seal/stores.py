@@ -16,8 +16,8 @@ class Store(Protocol):
         """The blob, or None when there is none."""
         ...
 
-    def write(self, name: str, content: bytes) -> None:
-        """Put a blob, whole or not at all."""
+    def write(self, name: str, content: bytes | memoryview) -> None:
+        """Put a blob, whole or not at all; its memory is used again afterwards."""
         ...
 
 
@@ -33,7 +33,7 @@ class Memory(dict[str, bytes]):
     def read(self, name: str) -> bytes | None:
         return self.get(name)
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         self[name] = bytes(content)
 
 
@@ -51,7 +51,7 @@ class Folder:
         except OSError as error:
             raise SourceError(f"{self.path / name} cannot be read ({error.strerror}); check its permissions") from error
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         other = self.path / f".{name}.{os.getpid()}"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ class Remote:
         except Exception as error:  # each file system raises its own
             raise SourceError(f"{self.address}/{name} cannot be read ({_short(error)}); check the store") from error
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | memoryview) -> None:
         try:
             self.files.makedirs(self.root, exist_ok=True)
             self.files.pipe_file(f"{self.root}/{name}", bytes(content))
