@@ -286,6 +286,11 @@ def test_a_learner_writes_the_next_version_and_an_old_one_is_refused(place: Plac
     with pytest.raises(SealError, match="rolled back: got version 1, expected 2"):
         seal.Manifest.read(stores[0][seal.NAME], jwk, version=newest.number)
     forked = seal.seal_model(b"fork", seal.Memory(), key=key, signing_key=signer, id="m", version=2)
+    now.check_newest(newest.number, newest.digest)
+    with pytest.raises(SealError, match="another sealing of 'm' version 2"):
+        forked.check_newest(newest.number, newest.digest)
+    with pytest.raises(SealError, match="never counted by the broker, whose newest is 1"):
+        forked.check_newest(1)
     with pytest.raises(RefusedError, match=r"\(409\).*version 2 of 'm' was offered where 3 comes next"):
         client.advance(forked)
 

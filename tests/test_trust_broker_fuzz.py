@@ -248,11 +248,11 @@ def all_of(fuzzed: Fuzzed, many: int) -> None:
 
 
 def test_bent_requests(fuzzed: Fuzzed) -> None:
-    all_of(fuzzed, 100)
+    all_of(fuzzed, 80)
 
 
 def test_schemathesis(fuzzed: Fuzzed) -> None:
-    schemathesis_run(fuzzed, 40)
+    schemathesis_run(fuzzed, 25)
 
 
 @pytest.mark.soak

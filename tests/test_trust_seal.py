@@ -205,7 +205,9 @@ def test_the_description_is_sealed_too() -> None:
 def test_opening_needs_little() -> None:
     """Inside an enclave: NumPy and cryptography, none of Arrow, fsspec, scikit-learn or torch."""
     heavy = ("pyarrow", "fsspec", "sklearn", "torch", "joserfc", "pandas", "fastapi")
-    code = f"import sys, labelwright.trust.seal; print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys, labelwright.trust.seal, labelwright.trust.broker; print([m for m in {heavy} if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
 

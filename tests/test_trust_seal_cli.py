@@ -22,6 +22,7 @@ from helpers import call_cli, write_reviews
 from labelwright.cli import trust_seal
 from labelwright.cli.trust import trust
 from labelwright.trust import seal
+from labelwright.trust.broker import keyfolder
 
 WORDS = "horse battery"
 
@@ -30,6 +31,7 @@ WORDS = "horse battery"
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(trust_seal.VARIABLE, WORDS)
+    monkeypatch.setattr(keyfolder, "SCRYPT", {"n": 1 << 8, "r": 8, "p": 1})
     write_reviews(tmp_path / "reviews.csv", 300)
     return tmp_path
 
@@ -109,6 +111,8 @@ def test_models_and_secrets(here: Path) -> None:
     assert {"default/signing-key/learned", "default/token/api", "default/key/m"} <= set(told["names"])  # type: ignore[call-overload]
     assert done("seal", "m.safetensors", "start", "--model", "--name", "learned")["version"] == 1
     assert done("unseal", "start", "again")["id"] == "learned"  # signed by the key that the learner will have
+    done("seal", "reviews.csv", "sealed", "--name", "mine")
+    assert "sealed by its owner" in refused("keys", "--new-model", "mine")
     (here / "m.pkl").write_bytes(b"\x80\x04K\x01.")
     assert "pickle" in refused("seal", "m.pkl", "model", "--model")
 

@@ -174,9 +174,11 @@ def _manifest(folder: KeyFolder, place: Store, store: str) -> Manifest:
         claimed = str(jsonlib.loads(unb64(text.split(b".")[1].decode()))["id"])
         signer = folder.signer(claimed)
     except (ValueError, LookupError, TypeError, RecursionError):
-        claimed, signer = "", folder.owner_jwk  # no manifest at all: the check below says so
-    newest = folder.versions.current(claimed).number if claimed else None
-    return Manifest.read(text, signer, version=newest)
+        signer = folder.owner_jwk  # no manifest at all: the check below says so
+    manifest = Manifest.read(text, signer)
+    newest = folder.versions.current(manifest.id)
+    manifest.check_newest(newest.number, newest.digest)
+    return manifest
 
 
 @trust.command(

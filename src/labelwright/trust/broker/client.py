@@ -32,7 +32,8 @@ class Client:
     """Attests once, then fetches secrets.
 
     send: carries a request to the broker; whoever does is not trusted. pinned: the broker's public key (a key or a JWK); a response
-    that it did not sign for this very request is refused. None: no signature is asked for, as with a real Trustee behind TLS.
+    that it did not sign for this very request is refused. None: no signature is asked for, as with a real Trustee; then ``send``
+    itself must speak TLS with a pinned certificate from inside, or a host that relays could hand out keys of its own.
     tee: the kind of evidence, as the protocol wants to be told beforehand.
     """
 

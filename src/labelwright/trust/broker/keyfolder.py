@@ -102,7 +102,9 @@ class KeyFolder:
 
     def prepare_model(self, id: str, *, workloads: tuple[str, ...] = ()) -> None:
         """Keys for a model that a learner will seal: ``default/key/ID``, ``default/signing-key/ID`` (PKCS #8) and its public
-        part as ``default/signer/ID``. Does nothing when they exist."""
+        part as ``default/signer/ID``. Does nothing when they exist; raises SettingsError for what the owner has sealed before."""
+        if self.get(f"{REPOSITORY}/signing-key/{id}") is None and self.versions.current(id).number:
+            raise SettingsError(f"{id!r} is sealed by its owner, not by learners; choose another name for the model")
         self.data_key(id, workloads=workloads)
         with self.locked():
             if self.get(f"{REPOSITORY}/signing-key/{id}") is None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from hmac import compare_digest
 from typing import Any
 
 from labelwright.errors import SealError
@@ -72,6 +73,23 @@ class Manifest:
         text = signed_text(key, json.dumps(told, separators=(",", ":")).encode(), TYPE)
         return Manifest.read(text, key.public_key())
 
+    def check_newest(self, number: int, digest: bytes = b"") -> None:
+        """Raise SealError unless this is the very sealing that the broker counts as the newest.
+
+        number, digest: of its counter. An older one was rolled back; a later one was never counted; another of the same number
+        is what a learner sealed whose version came second.
+        """
+        if self.version < number:
+            raise _rolled_back(self.id, self.version, number)
+        if self.version > number:
+            raise SealError(
+                f"version {self.version} of {self.id!r} was never counted by the broker, whose newest is {number}; seal it again"
+            )
+        if digest and not compare_digest(self.digest, digest):
+            raise SealError(
+                f"this is another sealing of {self.id!r} version {number} than the broker counts; have the store give that one"
+            )
+
     @staticmethod
     def read(text: bytes, signer: PublicKey | Mapping[str, str], *, version: int | None = None) -> Manifest:
         """A manifest that ``signer`` signed.
@@ -89,11 +107,14 @@ class Manifest:
                 "the manifest is signed but not complete; seal again with this version of labelwright"
             ) from error
         if version is not None and made.version < version:
-            raise SealError(
-                f"{made.id!r} was rolled back: got version {made.version}, expected {version} or later; have the store "
-                "give the newest version"
-            )
+            raise _rolled_back(made.id, made.version, version)
         return made
+
+
+def _rolled_back(id: str, got: int, expected: int) -> SealError:
+    return SealError(
+        f"{id!r} was rolled back: got version {got}, expected {expected} or later; have the store give the newest version"
+    )
 
 
 def _from_payload(payload: bytes, text: bytes) -> Manifest:

@@ -114,7 +114,7 @@ def key_of(jwk: Any) -> PublicKey:
     except (KeyError, TypeError, ValueError):
         pass
     raise SealError(
-        "the public key is no JWK of an EC P-256 or an Ed25519 key; export it with 'trust broker --public-key'"
+        "the public key is no JWK of an EC P-256 or an Ed25519 key; take the one that 'labelwright trust keys' prints"
     )
 
 
