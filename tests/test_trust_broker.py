@@ -382,6 +382,28 @@ def test_the_rate_is_limited_and_the_size(tmp_path: Path) -> None:
     assert place.send("POST", "/kbs/v0/auth", {}, b" " * 1001)[0] == 413
 
 
+def test_a_request_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    import asyncio
+    import time
+
+    place = Place(tmp_path / "keys", limits=Limits(seconds=0.2))
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.05)
+        return {"type": "http.request", "body": b"{", "more_body": True}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/kbs/v0/attest", "headers": [], "client": ("slow", 1)}
+    begun = time.perf_counter()
+    asyncio.run(
+        place.app({**scope, "query_string": b"", "scheme": "http", "server": ("t", 80), "root_path": ""}, receive, send)
+    )
+    assert sent[0]["status"] == 408 and time.perf_counter() - begun < 2
+
+
 def test_a_broken_verifier_tells_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def broken(*_: object, **__: object) -> object:
         raise ZeroDivisionError(SECRET.decode())
