@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -122,6 +123,10 @@ def test_passphrases(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stat.S_IMODE((here / "words").stat().st_mode) == 0o600 and len((here / "words").read_text()) > 40
     assert "passphrase is not the one of k2" in refused("unseal", "sealed", "o.csv", "--keys", "k2")
     done("unseal", "sealed", "o.csv", "--keys", "k2", "--passphrase-file", "words")
+    (here / "words").chmod(0o644)
+    assert "chmod 600 words" in refused("keys", "--keys", "k2", "--passphrase-file", "words")
+    monkeypatch.setattr(sys, "stdin", io.StringIO((here / "words").read_text()))
+    assert done("keys", "--keys", "k2", "--passphrase-file", "-")["versions"] == {"reviews": 1}
     assert "no file nowhere" in refused("keys", "--keys", "k2", "--passphrase-file", "nowhere")
     monkeypatch.delenv(trust_seal.VARIABLE)
     assert f"set {trust_seal.VARIABLE}" in refused("seal", "reviews.csv", "sealed")

@@ -289,6 +289,8 @@ def _passphrase(file: str | None, keys: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_private(path, secrets.token_urlsafe(32).encode() + b"\n")
     try:
+        if path.stat().st_mode & 0o077:
+            raise SettingsError(f"others can read {path}, which holds a passphrase; run: chmod 600 {path}")
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read as a passphrase ({error}); check its permissions") from error
