@@ -158,6 +158,17 @@ def test_an_altered_manifest_is_refused() -> None:
         seal.Manifest.read(text, signer, version=2)
 
 
+@pytest.mark.parametrize(("signer", "name"), [(OWNER, "ES256"), (Ed25519PrivateKey.generate(), "Ed25519")])
+def test_another_implementation_reads_the_manifest(signer: object, name: str) -> None:
+    jose = pytest.importorskip("joserfc.jws")
+    from joserfc.jwk import ECKey, OKPKey
+
+    manifest, _ = sealed(signing_key=signer)
+    kind = ECKey if name == "ES256" else OKPKey
+    read = jose.deserialize_compact(manifest.text, kind.import_key(seal.jwk_of(signer)), algorithms=[name])  # type: ignore[arg-type]
+    assert b'"id":"reviews","version":1' in read.payload and read.headers()["typ"] == "labelwright-manifest+json"
+
+
 def test_a_chunk_that_holds_other_arrays_than_signed_is_refused() -> None:
     sealer = seal.Sealer("d", 1, key=KEY, count=2)
     first, second = sealer.add(seal.packed({"X": np.zeros(2)})), sealer.add(b"garbage")

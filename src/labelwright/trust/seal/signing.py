@@ -1,4 +1,4 @@
-"""Signatures (ES256, EdDSA), keys as JWKs, strict base64url. Only `cryptography`, so that it fits inside an enclave."""
+"""Signatures (ES256, Ed25519), keys as JWKs, strict base64url. Only `cryptography`, so that it fits inside an enclave."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def verified(key: PublicKey, signature: bytes, content: bytes) -> bool:
 def algorithm(key: PrivateKey | PublicKey) -> str:
     """The JOSE name of a key's signatures. Raises SettingsError for another kind of key."""
     if isinstance(key, ed25519.Ed25519PrivateKey | ed25519.Ed25519PublicKey):
-        return "EdDSA"
+        return "Ed25519"  # RFC 9864
     if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
         return "ES256"
     raise SettingsError(f"got a {type(key).__name__}, expected an EC P-256 or an Ed25519 key; make one of these")
@@ -91,7 +91,7 @@ def jwk_of(key: PrivateKey | PublicKey) -> Jwk:
     ['crv', 'kty', 'x', 'y']
     """
     public = key if isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) else key.public_key()
-    if algorithm(public) == "EdDSA":
+    if algorithm(public) == "Ed25519":
         raw = public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
         return {"crv": "Ed25519", "kty": "OKP", "x": b64(raw)}
     assert isinstance(public, ec.EllipticCurvePublicKey)
