@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -133,9 +132,6 @@ def first_key(times: int) -> dict[str, Any]:
         keys.data_key("d")
         pin = seal.jwk_of(keys.broker_key)
         (folder / "policy.toml").write_text('kinds = ["sim"]\nsim = true\naccept = ["affirming", "warning"]\n')
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         command = [sys.executable, "-c", "from labelwright.cli import main; main()", "trust", "broker"]
         options = [
             "--policy",
@@ -143,7 +139,7 @@ def first_key(times: int) -> dict[str, Any]:
             "--keys",
             str(folder / "keys"),
             "--port",
-            str(port),
+            "0",
             "--json",
         ]
         environment = {**os.environ, "LABELWRIGHT_KEYS_PASSPHRASE": "benchmark"}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,33 +97,35 @@ def call(
 
 
 SERVER = """
-import sys, uvicorn
+import socket, sys, uvicorn
 from broker_help import Policy, believe, no_token
 from labelwright.trust.broker import KeyFolder, Limits, create_app
-folder, port, passphrase = sys.argv[1:4]
+folder, passphrase = sys.argv[1:3]
 app = create_app(KeyFolder(folder, passphrase), Policy(), verify=believe, token=no_token, limits=Limits(rate=1e6, burst=10**6))
-uvicorn.run(app, port=int(port), log_level="error", access_log=False)
+listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+listening.bind(("127.0.0.1", 0))
+listening.listen(100)
+print(listening.getsockname()[1], flush=True)
+uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False)).run(sockets=[listening])
 """
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """(address, process) of a broker over a key folder, in a process of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     here = str(Path(__file__).parent)
     path = os.pathsep.join([here, *(p for p in sys.path if p)])
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(folder), str(port), PASSPHRASE], env={**os.environ, "PYTHONPATH": path}
+        [sys.executable, "-c", SERVER, str(folder), PASSPHRASE],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
     )
     try:
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+        assert process.stdout is not None
+        port = int(
+            process.stdout.readline()
+        )  # the server's own choice: a port that is free now may be taken when it starts
         yield f"http://127.0.0.1:{port}", process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
