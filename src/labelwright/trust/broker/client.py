@@ -161,10 +161,13 @@ def http_send(url: str, *, cafile: str | None = None, timeout: float = 30.0) -> 
             try:
                 connection.request(method, path, body=body or None, headers=dict(headers))
                 response = connection.getresponse()
-                return response.status, dict(response.headers.items()), response.read(MOST_ANSWER + 1)
+                answer, expected = response.read(MOST_ANSWER + 1), response.headers.get("content-length")
+                if expected is not None and len(answer) < min(int(expected), MOST_ANSWER):
+                    raise http.client.IncompleteRead(answer)  # read(n) does not say so itself
+                return response.status, dict(response.headers.items()), answer
             finally:
                 connection.close()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             why = str(error) or type(error).__name__
             raise TrustError(f"the broker at {url} cannot be reached ({why}); check that it runs there") from error
 
