@@ -1,0 +1,174 @@
+"""The learner's side of the broker. It speaks through any relay: HTTP, or the host's end of the one socket."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from labelwright.errors import RefusedError, SettingsError, TrustError
+from labelwright.trust.broker.jwe import WRAPPED, decrypted
+from labelwright.trust.broker.signature import COOKIE, HEADER, REQUEST, Exchange, lowered, session_of
+from labelwright.trust.broker.versions import Version, version_mac
+from labelwright.trust.evidence import Evidence, canonical_key, report_data
+from labelwright.trust.seal.manifest import Manifest
+from labelwright.trust.seal.signing import PublicKey, b64, jwk_of, key_of, new_key, unb64
+
+Reply = tuple[int, Mapping[str, str], bytes]
+Send = Callable[[str, str, Mapping[str, str], bytes], Reply]
+"""(method, path, headers, body) -> (status, headers, body)."""
+
+PREFIX = "/kbs/v0"
+PROTOCOL = "0.4.0"
+MOST_ANSWER = 64 << 20
+
+
+class Client:
+    """Attests once, then fetches secrets.
+
+    send: carries a request to the broker; whoever does is not trusted. pinned: the broker's public key (a key or a JWK); a response
+    that it did not sign for this very request is refused. None: no signature is asked for, as with a real Trustee; then ``send``
+    itself must speak TLS with a pinned certificate from inside, or a host that relays could hand out keys of its own.
+    tee: the kind of evidence, as the protocol wants to be told beforehand.
+    """
+
+    def __init__(self, send: Send, pinned: PublicKey | Mapping[str, str] | None, *, tee: str = "sim"):
+        self._send, self._tee = send, tee
+        self._pinned = None if pinned is None else key_of(pinned)
+        self._session = ""
+        self._key: ec.EllipticCurvePrivateKey | None = None
+        self._tickets: dict[str, bytes] = {}
+        self.token = ""
+
+    def keys(
+        self, collect: Callable[[bytes], Evidence], workload_digest: bytes, resources: Iterable[str]
+    ) -> dict[str, bytes]:
+        """Attest and fetch: name -> secret. Raises RefusedError with the broker's sentence, TrustError for an impostor's answer."""
+        self.attest(collect, workload_digest)
+        return {name: self.resource(name) for name in resources}
+
+    def attest(self, collect: Callable[[bytes], Evidence], workload_digest: bytes) -> str:
+        """Prove what runs here, under a fresh key. collect: 64 bytes of report data -> evidence. Returns the verdict's token."""
+        self._session, self._tickets = "", {}
+        nonce = self._nonce()
+        self._key = new_key()
+        jwk = jwk_of(self._key)
+        data = report_data(nonce, canonical_key(dict(jwk)), workload_digest)
+        evidence = json.loads(collect(data).to_json())
+        message = {
+            "init-data": {"format": "workload", "body": workload_digest.hex()},
+            "runtime-data": {"nonce": base64.b64encode(nonce).decode(), "tee-pubkey": {**jwk, "alg": WRAPPED}},
+            "tee-evidence": {"primary_evidence": evidence, "additional_evidence": "{}"},
+        }
+        said = self._asked("POST", f"{PREFIX}/attest", message)
+        self.token = str(said.get("token", ""))
+        return self.token
+
+    def resource(self, name: str) -> bytes:
+        """A secret by ``repository/type/tag``."""
+        if self._key is None:
+            raise SettingsError("nothing was attested yet; call attest first")
+        return decrypted(self._key, self._asked("GET", f"{PREFIX}/resource/{name}"))
+
+    def version(self, id: str, repository: str = "default") -> Version:
+        """The newest version of a sealed thing, as the broker counts."""
+        try:
+            told = json.loads(self.resource(f"{repository}/version/{id}"))
+            self._tickets[f"{repository}/{id}"] = unb64(told["ticket"])
+            return Version(int(told["version"]), bytes.fromhex(told["digest"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrustError("the broker's version cannot be read; it is of another kind than ours") from error
+
+    def advance(self, manifest: Manifest, repository: str = "default") -> int:
+        """Make a model that was sealed here the newest. Raises RefusedError when another came first."""
+        name, digest = f"{repository}/{manifest.id}", manifest.digest.hex()
+        if name not in self._tickets:
+            self.version(manifest.id, repository)
+        mac = b64(version_mac(self._tickets.pop(name), name, manifest.version, digest))
+        message = {"version": manifest.version, "digest": digest, "mac": mac}
+        said = self._asked("POST", f"{PREFIX}/resource/{repository}/version/{manifest.id}", message)
+        return int(said.get("version", 0))
+
+    def _nonce(self) -> bytes:
+        asked = {"version": PROTOCOL, "tee": self._tee, "extra-params": {}}
+        try:
+            nonce = base64.b64decode(self._asked("POST", f"{PREFIX}/auth", asked)["nonce"], validate=True)
+        except (KeyError, ValueError, TypeError) as error:
+            raise TrustError("the broker's challenge holds no nonce; check that its address is a broker's") from error
+        if not 16 <= len(nonce) <= 64:
+            raise TrustError(
+                f"the broker's nonce has {len(nonce)} bytes, expected 32; check that its address is a broker's"
+            )
+        return nonce
+
+    def _asked(self, method: str, path: str, message: Any = None) -> dict[str, Any]:
+        body = b"" if message is None else json.dumps(message, separators=(",", ":")).encode()
+        request, sent = b64(secrets.token_bytes(16)), self._session
+        headers = {REQUEST: request, "accept": "application/json"}
+        headers |= {"content-type": "application/json"} if body else {}
+        headers |= {"cookie": f"{COOKIE}={sent}"} if sent else {}
+        status, told, answer = self._send(method, path, headers, body)
+        told = lowered(told)
+        got = session_of(told.get("set-cookie"))
+        exchange = Exchange(method, path, request, sent, body, status, got, answer)
+        if self._pinned is not None and not exchange.is_from(self._pinned, told.get(HEADER)):
+            raise TrustError(
+                f"the answer to {method} {path} is not signed by the broker's pinned key: somebody else answered, or altered it; "
+                "nothing of it was used"
+            )
+        self._session = got or sent
+        return _read(status, answer)
+
+
+def _read(status: int, answer: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(answer) if len(answer) <= MOST_ANSWER else None
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise TrustError(f"the broker answered {status} with no JSON object; check that its address is a broker's")
+    if status != 200:
+        raise RefusedError(f"the broker refused ({status}): {str(said.get('detail', 'no reason given'))[:1000]}")
+    return said
+
+
+def http_send(url: str, *, cafile: str | None = None, timeout: float = 30.0) -> Send:
+    """Requests over HTTP or HTTPS, one connection each, by the standard library.
+
+    cafile: PEM certificates to trust instead of the system's. Raises TrustError when the broker cannot be reached.
+    """
+    import http.client
+    import ssl
+
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(f"{url!r} is no broker's address; expected http://HOST:PORT or https://HOST:PORT")
+
+    def connected() -> http.client.HTTPConnection:
+        if parts.scheme == "http":
+            return http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=timeout)
+        context = ssl.create_default_context(cafile=cafile)
+        return http.client.HTTPSConnection(str(parts.hostname), parts.port, timeout=timeout, context=context)
+
+    def send(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        try:
+            connection = connected()
+            try:
+                connection.request(method, path, body=body or None, headers=dict(headers))
+                response = connection.getresponse()
+                answer, expected = response.read(MOST_ANSWER + 1), response.headers.get("content-length")
+                if expected is not None and len(answer) < min(int(expected), MOST_ANSWER):
+                    raise http.client.IncompleteRead(answer)  # read(n) does not say so itself
+                return response.status, dict(response.headers.items()), answer
+            finally:
+                connection.close()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            why = str(error) or type(error).__name__
+            raise TrustError(f"the broker at {url} cannot be reached ({why}); check that it runs there") from error
+
+    return send
