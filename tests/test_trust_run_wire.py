@@ -126,7 +126,7 @@ def test_refusals_reach_the_asker_and_unknown_questions_end_it(ends: tuple[socke
     def host() -> None:
         for _ in range(2):
             try:
-                ended.append(serve(right, {"chunk": chunk}, until="done").fields)
+                ended.append(serve(right, {"chunk": chunk}, until=("done",)).fields)
             except WireError as error:
                 ended.append(str(error))
 

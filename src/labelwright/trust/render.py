@@ -92,7 +92,9 @@ def lint(text: str) -> list[str]:
         ) from error
     entries = dict(_flat(manifest))
     found = [
-        f"{key}: an option that Gramine itself calls insecure; leave it out" for key in entries if "insecure__" in key
+        f"{key}: an option that Gramine itself calls insecure; leave it out"
+        for key in entries
+        if key.rsplit(".", 1)[-1].startswith("insecure__")
     ]
     found += [sentence for key, sentence in _MUST_NOT.items() if _truthy(entries.get(key))]
     found += [sentence for key, (good, sentence) in _MUST.items() if entries.get(key) not in good]

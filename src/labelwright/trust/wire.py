@@ -59,7 +59,7 @@ def encode(message: Message) -> bytes:
     >>> decode_head(encode(Message("done"))[12:]).kind
     'done'
     """
-    head = json.dumps({"kind": message.kind, **message.fields}, separators=(",", ":")).encode()
+    head = json.dumps({**message.fields, "kind": message.kind}, separators=(",", ":")).encode()
     if len(head) > MAX_HEAD or len(message.body) > MAX_BODY:
         raise WireError(
             f"a message of {len(head)} + {len(message.body)} bytes is too large; at most {MAX_HEAD} + {MAX_BODY} go over the wire: "
@@ -108,6 +108,11 @@ class Wire:
         message = decode_head(bytes(self._read(head)))
         return Message(message.kind, message.fields, self._read(body) if body else b"")
 
+    def hung_up(self) -> None:
+        """Wait until the other end hangs up."""
+        while os.read(self.fd, _PIECE):
+            pass
+
     def ask(self, kind: str, body: bytes = b"", **fields: Any) -> Message:
         """Send and wait for the answer. Raises TrustError with the host's own sentence when it refuses."""
         self.send(Message(kind, fields, body))
@@ -140,15 +145,17 @@ class Wire:
 Handler = Callable[[Message], Message]
 
 
-def serve(wire: Wire, handlers: Mapping[str, Handler], *, until: str) -> Message:
-    """Answer the other end's messages until it sends ``until``; returns that message.
+def serve(
+    wire: Wire, handlers: Mapping[str, Handler], *, until: tuple[str, ...], silent: tuple[str, ...] = ()
+) -> Message:
+    """Answer the other end's messages until it sends one of ``until``; returns that message. ``silent`` ones are not answered.
 
     A TrustError of a handler is told to the other end as ``refused``, with its sentence. Raises WireError for a message that no
     handler knows.
     """
     while True:
         message = wire.receive()
-        if message.kind == until:
+        if message.kind in until:
             return message
         handler = handlers.get(message.kind)
         if handler is None:
@@ -161,4 +168,5 @@ def serve(wire: Wire, handlers: Mapping[str, Handler], *, until: str) -> Message
             if isinstance(error, WireError):
                 raise
             answer = Message("refused", {"reason": str(error)[:4000]})
-        wire.send(answer)
+        if message.kind not in silent:
+            wire.send(answer)

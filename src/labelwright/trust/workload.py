@@ -25,20 +25,21 @@ _SIZE = re.compile(r"(\d{1,7}) ?(MB|GB)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _TABLES = {
     "workload": {"name", "mode", "code", "entry", "memory", "threads", "seed"},
-    "data": {"id", "classes", "key", "owner", "version"},
-    "models": {"quality", "classifier", "key", "owner", "version"},
-    "learn": {"epochs", "kernel", "C", "buffer", "questions", "total", "network", "rate"},
-    "result": {"key", "id"},
+    "data": {"id", "classes"},
+    "models": {"quality", "classifier"},
+    "learn": {"epochs", "later_epochs", "batch_size", "kernel", "C", "buffer", "questions", "rows"},
+    "result": {"model", "ledger"},
     "broker": {"key"},
     "expert": {"key"},
-    "host": {"data", "models", "broker", "expert", "evidence"},
+    "host": {"data", "models", "output", "broker", "expert", "evidence", "tpm", "tcti"},
 }
-_NEEDED = {
-    "judge": {"data", "models", "result", "broker"},
-    "rad-duo": {"data", "result", "broker"},
-    "qal": {"data", "result", "broker", "expert"},
-    "predict": {"data", "models", "result", "broker"},
+_NEEDED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "judge": {"models": ("quality", "classifier"), "result": ("ledger",)},
+    "rad-duo": {"result": ("model", "ledger")},
+    "qal": {"result": ("model", "ledger"), "expert": ("key",)},
+    "predict": {"models": ("classifier",), "result": ("ledger",)},
 }
+_ALWAYS: Mapping[str, tuple[str, ...]] = {"data": ("id", "classes"), "broker": ("key",)}
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,7 @@ class Workload:
         mode = head.get("mode")
         if mode not in MODES:
             raise SettingsError(f"{name} has mode = {mode!r}; expected one of {', '.join(MODES)}")
-        missing = sorted(_NEEDED[mode] - set(tables))
-        if missing:
-            raise SettingsError(f"{name} lacks the tables {missing} that mode = {mode!r} needs; add them")
-        _named(tables, name)
+        _named(tables, mode, name)
         return cls(
             name=_text(head, "name", name),
             mode=mode,
@@ -157,30 +155,26 @@ def _known(tables: Mapping[str, Any], name: str) -> None:
             )
 
 
-def _named(tables: Mapping[str, Any], name: str) -> None:
-    """Names and keys that the mode needs."""
-    needed = {
-        "data": ("id", "key", "owner"),
-        "models": ("quality", "classifier", "key", "owner"),
-        "result": ("id", "key"),
-    }
-    for table, keys in {**needed, "broker": ("key",), "expert": ("key",)}.items():
-        for key in keys if table in tables else ():
-            value = tables[table].get(key)
-            if key == "owner" or table in ("broker", "expert"):
-                if not isinstance(value, dict):
-                    raise SettingsError(
-                        f"{name} has {key} = {value!r} in [{table}]; expected a public key as a JWK table"
-                    )
-            elif key == "key":
-                if not isinstance(value, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+/[\w.-]+", value):
-                    raise SettingsError(
-                        f"{name} has key = {value!r} in [{table}]; expected repository/type/tag, as the broker names it"
-                    )
-            elif not isinstance(value, str) or not _NAME.fullmatch(value):
+def _named(tables: Mapping[str, Any], mode: str, name: str) -> None:
+    """What the mode needs, and names that are names. Sealed things are named; the broker holds their keys under these names."""
+    for table, keys in {**_ALWAYS, **_NEEDED[mode]}.items():
+        lacking = [key for key in keys if key not in tables.get(table, {})]
+        if lacking:
+            raise SettingsError(f"{name} lacks {lacking[0]!r} in [{table}], which mode = {mode!r} needs; add it")
+    for table in ("data", "models", "result"):
+        for key, value in tables.get(table, {}).items():
+            if key != "classes" and (not isinstance(value, str) or not _NAME.fullmatch(value)):
                 raise SettingsError(
                     f"{name} has {key} = {value!r} in [{table}]; expected a short name of letters, digits, . _ -"
                 )
+    for table in ("broker", "expert"):
+        if table in tables and not isinstance(tables[table].get("key"), dict):
+            raise SettingsError(
+                f'{name} has no public key in [{table}]; write key = {{ kty = "EC", crv = "P-256", x, y }}'
+            )
+    for key, value in tables.get("host", {}).items():
+        if not isinstance(value, str):
+            raise SettingsError(f"{name} has {key} = {value!r} in [host]; expected a text")
 
 
 def _text(table: Mapping[str, Any], key: str, name: str) -> str:
@@ -232,18 +226,13 @@ memory = "64 MB"
 [data]
 id = "wards"
 classes = 10
-key = "default/key/wards"
-owner = {{ kty = "EC", crv = "P-256", x = "…", y = "…" }}
 
 [models]
 quality = "quality"
 classifier = "classifier"
-key = "default/key/models"
-owner = {{ kty = "EC", crv = "P-256", x = "…", y = "…" }}
 
 [result]
-id = "wards-judged"
-key = "default/key/result"
+ledger = "wards-judged"
 
 [broker]
 key = {{ kty = "EC", crv = "P-256", x = "…", y = "…" }}
