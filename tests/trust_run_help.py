@@ -25,7 +25,9 @@ SIM = 'kinds = ["sim"]\nsim = true\naccept = ["warning"]\nworkloads = ["{digest}
 REAL = 'kinds = ["tdx", "snp"]\nworkloads = ["{digest}"]\n'
 
 
-def call(app: Any, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+def call(
+    app: Any, method: str, path: str, headers: Mapping[str, str], body: bytes
+) -> tuple[int, dict[str, str], bytes]:
     """One request to an ASGI app: the ``send`` of a client, in this process."""
     status, got, parts, told = 0, dict[str, str](), list[bytes](), False
 
@@ -81,7 +83,13 @@ class Estate:
         """Seal rows for the host to keep."""
         key = self.keys.data_key(id)
         manifest = seal_data(
-            batches, Folder(self.store / id), key=key, signing_key=self.keys.owner_key, id=id, version=version, rows_per_chunk=rows
+            batches,
+            Folder(self.store / id),
+            key=key,
+            signing_key=self.keys.owner_key,
+            id=id,
+            version=version,
+            rows_per_chunk=rows,
         )
         self.keys.versions.advance(id, version, manifest.digest)
         return manifest
@@ -89,7 +97,12 @@ class Estate:
     def seal_model(self, id: str, content: bytes) -> None:
         """Seal a model for the host to keep."""
         manifest = seal_model(
-            content, Folder(self.store / id), key=self.keys.data_key(id), signing_key=self.keys.owner_key, id=id, version=1
+            content,
+            Folder(self.store / id),
+            key=self.keys.data_key(id),
+            signing_key=self.keys.owner_key,
+            id=id,
+            version=1,
         )
         self.keys.versions.advance(id, 1, manifest.digest)
 
@@ -153,5 +166,3 @@ class Tap:
 def now() -> datetime:
     """Now, with a time zone."""
     return datetime.now(UTC)
-
-

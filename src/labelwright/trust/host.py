@@ -68,6 +68,9 @@ class Host:
                 result = self._served(Wire(here.fileno()), workload, group is not None)
                 return replace(result, told={**result.told, "peak": peak(child.pid)})
             except WireError as error:
+                last = _last_words(Wire(here.fileno()))
+                if last is not None:
+                    raise _failure(last, workload) from None
                 raise self._died(child, group, workload, error) from error
             finally:
                 here.close()
@@ -154,6 +157,8 @@ class Host:
         code = child.wait(timeout=10) if _hung_up(error) else None
         if group is not None and group.killed():
             return beyond(workload)
+        if code in (-signal.SIGABRT, -signal.SIGSEGV) and group is None:  # libraries that do not expect to get no memory
+            return beyond(workload)
         if code is not None and code < 0:
             return TrustError(
                 f"the learner was ended by {signal.Signals(-code).name}; nothing that was finished is lost: run it again"
@@ -226,6 +231,15 @@ def _failure(last: Message, workload: Workload) -> errors.LabelwrightError:
     if isinstance(kind, type) and issubclass(kind, errors.LabelwrightError):
         return kind(sentence if reason != "unexpected" else f"the learner failed: {sentence}")
     return TrustError(sentence)
+
+
+def _last_words(wire: Wire) -> Message | None:
+    """Why the learner gave up, said while the host was still sending."""
+    try:
+        last = wire.receive()
+    except WireError:
+        return None
+    return last if last.kind == "failed" else None
 
 
 def _hung_up(error: WireError) -> bool:
