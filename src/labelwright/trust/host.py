@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,6 +50,7 @@ class Host:
     cgroup: bool = True
     tap: Callable[[str, bytes], None] | None = None
     told: dict[str, Any] = field(default_factory=dict)
+    _began: float = 0.0
 
     def run(self, workload: Workload) -> Result:
         """Run the workload confined. Raises RefusedError when it needs more memory than it may have, or TrustError with what the
@@ -87,12 +89,13 @@ class Host:
         last = serve(wire, handlers, until=("done", "failed"), silent=("progress",))
         if last.kind == "failed":
             raise _failure(last, workload)
+        self.told["seconds"] = time.monotonic() - self._began
         return Result(bytes(last.body), dict(self.told))
 
     # ------------------------------------------------------------ what the learner asks
 
     def _confined(self, message: Message) -> Message:
-        self.told["confinement"] = dict(message.fields)
+        self.told["confinement"], self._began = dict(message.fields), time.monotonic()
         return Message("well")
 
     def _evidence(self, message: Message) -> Message:
@@ -157,7 +160,9 @@ class Host:
         code = child.wait(timeout=10) if _hung_up(error) else None
         if group is not None and group.killed():
             return beyond(workload)
-        if code in (-signal.SIGABRT, -signal.SIGSEGV) and group is None:  # libraries that do not expect to get no memory
+        if (
+            code in (-signal.SIGABRT, -signal.SIGSEGV) and group is None
+        ):  # libraries that do not expect to get no memory
             return beyond(workload)
         if code is not None and code < 0:
             return TrustError(

@@ -101,7 +101,7 @@ class _Own:
         return key
 
     def version(self, id: str) -> Version:
-        return Version()
+        return Version(1 if id in "dqc" else 0)
 
     def advance(self, manifest: Manifest) -> None:
         pass

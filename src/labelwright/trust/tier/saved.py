@@ -133,12 +133,14 @@ def _checked(model: Model, name: str) -> Model:
     elif isinstance(model, Machine):
         sound = model.support.ndim == model.dual.ndim == 2 and model.bias.shape == model.dual.shape[1:]
         sound = sound and len(model.support) == len(model.dual) and model.gamma > 0
-    else:
+    elif isinstance(model, Network):
         inputs = model.width
         sound = bool(model.layers) and model.scale.shape == model.shift.shape == (inputs,)
         for weight, bias in model.layers:
             sound = sound and weight.ndim == 2 and weight.shape[1] == inputs and bias.shape == weight.shape[:1]
             inputs = len(bias)
+    else:
+        sound = False
     if not sound or model.classes < 1:
         raise SettingsError(f"{name} holds arrays whose shapes do not fit each other; save the model again")
     return model
