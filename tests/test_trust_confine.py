@@ -111,7 +111,8 @@ def test_numpy_and_torch_train_inside_with_threads_from_before_the_filter() -> N
         """
         import numpy as np, torch
         from labelwright.learners.torch_classifier import TorchClassifier
-        torch.set_num_threads(2)
+        from labelwright.trust.rehearsal import lean_torch
+        lean_torch(2)
         X = np.random.default_rng(0).normal(size=(512, 16)).astype(np.float32)
         y = (X[:, 0] > 0).astype(int)
         def train(epochs):

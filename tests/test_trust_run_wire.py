@@ -13,6 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelwright.errors import TrustError
+from labelwright.trust.attester import collect
+from labelwright.trust.host import Host
+from labelwright.trust.seal import Memory
 from labelwright.trust.wire import MAX_HEAD, Message, Wire, WireError, decode_head, encode, serve
 
 VALUES = st.recursive(
@@ -153,3 +156,35 @@ def test_hanging_up_is_one_sentence() -> None:
     with left, pytest.raises(WireError, match="hung up"):
         Wire(left.fileno()).send(Message("a", {}, b"x" * 100))
         Wire(left.fileno()).receive()
+
+
+FIELDS = st.dictionaries(
+    st.sampled_from(["id", "name", "index", "data", "method", "path", "headers", "done", "of", "reason"]),
+    st.sampled_from(
+        ["rows", "v1-00000000.chunk", "manifest.jws", "../../etc/passwd", "GET", "/kbs/v0/auth", "zz", "00" * 64]
+    )
+    | VALUES,
+)
+
+
+@settings(max_examples=400, deadline=2000)
+@given(
+    st.sampled_from(["chunk", "put", "relay", "collect", "expert", "progress", "confined"]),
+    FIELDS,
+    st.binary(max_size=50),
+)
+def test_a_host_takes_no_bent_question(kind: str, fields: dict[str, object], body: bytes) -> None:
+    """A learner that went mad reads nothing but sealed blobs, writes nothing but results, and reaches nobody but the broker."""
+    stores, results, relayed = {"rows": Memory({"v1-00000000.chunk": b"sealed"})}, {"done": Memory()}, []
+
+    def send(method: str, path: str, headers: object, content: bytes) -> tuple[int, dict[str, str], bytes]:
+        relayed.append((method, path))
+        return 200, {}, b""
+
+    host = Host(stores, results, send, lambda data: collect("sim", data))
+    handlers = host.handlers
+    try:
+        handlers[kind](Message(kind, fields, body))
+    except TrustError as error:
+        assert str(error)
+    assert set(relayed) <= {("GET", "/kbs/v0/auth")} and not results["done"]

@@ -21,7 +21,7 @@ from labelwright.errors import RefusedError, TrustError
 from labelwright.trust.broker import Send
 from labelwright.trust.confine import cgroups
 from labelwright.trust.seal import NAME, Store
-from labelwright.trust.wire import Message, Wire, WireError, serve
+from labelwright.trust.wire import Handler, Message, Wire, WireError, serve
 from labelwright.trust.workload import MEGABYTE, Workload
 
 Collect = Callable[[bytes], Any]
@@ -82,17 +82,21 @@ class Host:
 
     def _served(self, wire: Wire, workload: Workload, cgroup: bool) -> Result:
         wire.send(Message("begin", {"cgroup": cgroup, "tee": self.kind}, workload.canonical))
-        handlers = {
-            "confined": self._confined, "collect": self._evidence, "relay": self._relay, "chunk": self._chunk, "put": self._put,
-            "expert": self._ask, "progress": self._progress,
-        }  # fmt: skip
-        last = serve(wire, handlers, until=("done", "failed"), silent=("progress",))
+        last = serve(wire, self.handlers, until=("done", "failed"), silent=("progress",))
         if last.kind == "failed":
             raise _failure(last, workload)
         self.told["seconds"] = time.monotonic() - self._began
         return Result(bytes(last.body), dict(self.told))
 
     # ------------------------------------------------------------ what the learner asks
+
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """What a learner may ask, by kind. Each raises WireError for a message that is none, TrustError for a refusal."""
+        return {
+            "confined": self._confined, "collect": self._evidence, "relay": self._relay, "chunk": self._chunk, "put": self._put,
+            "expert": self._ask, "progress": self._progress,
+        }  # fmt: skip
 
     def _confined(self, message: Message) -> Message:
         self.told["confinement"], self._began = dict(message.fields), time.monotonic()

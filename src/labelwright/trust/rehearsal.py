@@ -32,9 +32,9 @@ _LEARN = {"epochs": 1, "later_epochs": 1, "rows": 64, "questions": 2}
 def rehearse(workload: Workload) -> None:
     """Run a workload of the same mode on made-up rows, with keys of its own."""
     if workload.mode in ("rad-duo", "qal"):
-        _lean_sklearn()
+        lean_sklearn()
     if needs_torch(workload):
-        _lean_torch(workload.threads)
+        lean_torch(workload.threads)
     tables = {
         **workload.tables,
         "data": {"id": "d", "classes": _CLASSES},
@@ -118,7 +118,7 @@ class _Guess:
         return iter(())
 
 
-def _lean_sklearn() -> None:
+def lean_sklearn() -> None:
     """scikit-learn without the frames that it reads where they are installed: 70 MB less."""
     absent = [name for name in _NOT_NEEDED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ def _lean_sklearn() -> None:
             del sys.modules[name]
 
 
-def _lean_torch(threads: int) -> None:
+def lean_torch(threads: int) -> None:
     """Torch without its compiler, which optimisers import for a hint to it: 260 MB less, and no code is generated inside."""
     import torch
 
