@@ -306,6 +306,13 @@ def test_an_altered_report_or_ledger_is_found_out(estate: Estate) -> None:
         report.read(result.text, jwk_of(new_key()), now=now())
 
 
+def test_a_link_is_that_of_the_projects_own_ledger() -> None:
+    from labelwright.ledger.chain import entry_chain
+
+    for fields in ([], [0, 3, 200, "ab", ""], [1, "é", None]):
+        assert chain.link(chain.START, fields) == entry_chain(chain.START, fields)
+
+
 def test_questions_and_answers_go_once_and_between_two_ends_only() -> None:
     a, b, c = new_key(), new_key(), new_key()
     left, right = expert.Channel(a, jwk_of(b), learner=True), expert.Channel(b, jwk_of(a), learner=False)

@@ -80,6 +80,8 @@ def test_run_and_report(estate: Estate, broker_url: Any, monkeypatch: pytest.Mon
         rows = list(csv.DictReader(file))
     assert len(rows) == N and {row["verdict"] for row in rows} == {"trusted", "rejected"}
     broker = json.dumps(jwk_of(estate.keys.broker_key))
+    done = call_cli("trust", "report", results / "report.jws", "--broker", broker, "--at", "2030-01-01T00:00:00+00:00")
+    assert done.returncode == 2 and "time is over" in done.stderr
     assert (
         json.loads(call_cli("trust", "report", results / "report.jws", "--broker", broker, "--json").stdout)["rows"]
         == N

@@ -70,12 +70,12 @@ def report(
     keys: Annotated[Path | None, typer.Option(help="the owner's folder of keys")] = None,
     passphrase_file: Annotated[str | None, typer.Option(help="file that holds the passphrase of the keys")] = None,
     at: Annotated[
-        str | None, typer.Option(help="time of the run, ISO 8601, when its token has expired; default: now")
+        str | None, typer.Option(help="time at which the token must be good, ISO 8601; default: when it was issued")
     ] = None,
     json: Json = False,
 ) -> None:
     """Check a report: who signed it, what it ran on, and that its verdicts are those of the sealed ledger."""
-    from labelwright.trust.report import read
+    from labelwright.trust.report import issued, read
 
     folder = None
     if keys is not None:
@@ -87,7 +87,7 @@ def report(
             "nobody says whose report it should be; give --broker with the broker's public key, or --keys"
         )
     text = _bytes(report)
-    told = read(text, _jwk(broker) if broker else _public(folder), now=_time(at))
+    told = read(text, _jwk(broker) if broker else _public(folder), now=issued(text) if at is None else _time(at))
     found = _compared(told, ledger, folder, output) if ledger is not None else None
     said = {key: value for key, value in told.items() if key not in ("entries", "token")} | {"entries_compared": found}
     lines = [
@@ -282,8 +282,8 @@ def _public(folder: Any) -> dict[str, str]:
     return jwk_of(folder.broker_key)
 
 
-def _time(text: str | None) -> datetime:
+def _time(text: str) -> datetime:
     try:
-        return datetime.now(UTC) if text is None else datetime.fromisoformat(text).astimezone(UTC)
+        return datetime.fromisoformat(text).astimezone(UTC)
     except ValueError as error:
         raise SettingsError(f"--at {text!r} is no time; expected e.g. 2026-01-31T12:00:00+00:00") from error

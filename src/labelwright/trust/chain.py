@@ -25,7 +25,7 @@ def link(previous: str, fields: Sequence[Any]) -> str:
     """The next link: SHA-256 over the previous one and the entry's fields, as :func:`labelwright.ledger.chain.entry_chain`.
 
     >>> link(START, [0, "batch"])[:8]
-    '3c0e6db3'
+    'c4fcf2bf'
     """
     text = json.dumps([previous, *fields], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from labelwright.errors import SealError, TrustError
@@ -25,6 +25,17 @@ def unverified(text: bytes) -> dict[str, Any]:
         return dict(told)
     except (IndexError, ValueError, TypeError) as error:
         raise TrustError("this is no report; give the report.jws that 'labelwright trust run' wrote") from error
+
+
+def issued(text: bytes) -> datetime:
+    """When the broker issued the report's token, by its own clock: the time to read an old report at. Raises TrustError."""
+    try:
+        part = str(unverified(text)["token"]).split(".")[1]
+        return datetime.fromtimestamp(
+            int(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))["iat"]), UTC
+        )
+    except (IndexError, ValueError, TypeError, KeyError, OverflowError, OSError) as error:
+        raise TrustError("the report holds no token; give the report.jws that 'labelwright trust run' wrote") from error
 
 
 def read(text: bytes, broker: Mapping[str, str], *, now: datetime) -> dict[str, Any]:
