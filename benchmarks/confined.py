@@ -2,7 +2,8 @@
 
 Unconfined is the same work by the same code on plaintext chunks, in a process of its own with the same number of threads: no
 encryption, no wire, no filter, no budget. Times are from the end of the warm-up to the end of the work, the best of ``--repeats``
-runs that take turns; for the confined side that includes attestation, keys, decryption, and the sealed results.
+runs that take turns; for the confined side that includes attestation, keys, decryption, and the sealed results. The processes' own
+seconds of CPU stand beside, as they say more on a machine that others use too.
 
     python benchmarks/confined.py --json experiments/results/confined.json
 """
@@ -40,7 +41,7 @@ rehearse(workload)
 from labelwright.trust import tier
 from labelwright.trust.work import _SYSTEMS
 from labelwright.trust.room import Room
-start, counts = time.perf_counter(), np.zeros(6, int)
+start, cpu, counts = time.perf_counter(), time.process_time(), np.zeros(6, int)
 if mode == "judge":
     models = [tier.read((folder / f"{name}.safetensors").read_bytes())[0] for name in ("quality", "classifier")]
     judge = tier.Judge(*models)
@@ -56,7 +57,7 @@ for number, path in enumerate(sorted((folder / mode).glob("*.npz"))):
     counts += np.bincount(verdict, minlength=6)
 seconds = time.perf_counter() - start
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) << 10
-print(json.dumps({"seconds": seconds, "peak": peak, "verdicts": counts.tolist()}))
+print(json.dumps({"seconds": seconds, "cpu": time.process_time() - cpu, "peak": peak, "verdicts": counts.tolist()}))
 """
 
 
@@ -123,7 +124,14 @@ def measured(folder: Path, mode: str, estate: Estate, workload: Any, repeats: in
         plain.append(json.loads(done.stdout))
         host = estate.host(workload)
         result = host.run(workload)
-        confined.append({"seconds": host.told["seconds"], "peak": result.told["peak"], **host.told["confinement"]})
+        confined.append(
+            {
+                "seconds": host.told["seconds"],
+                "cpu": host.told["cpu_seconds"],
+                "peak": result.told["peak"],
+                **host.told["confinement"],
+            }
+        )
         words = ("trusted", "rescued", "asked", "corrected", "rejected", "buffered")
         verdicts |= {tuple(plain[-1]["verdicts"]), tuple(result.report["verdicts"].get(word, 0) for word in words)}
     if len(verdicts) != 1:
@@ -136,6 +144,9 @@ def measured(folder: Path, mode: str, estate: Estate, workload: Any, repeats: in
         "unconfined_seconds": round(rival, 3),
         "time_ratio": round(best / rival, 3),
         "speed_share": round(rival / best, 3),
+        "confined_cpu_seconds": round(min(run["cpu"] for run in confined), 3),
+        "unconfined_cpu_seconds": round(min(run["cpu"] for run in plain), 3),
+        "cpu_ratio": round(min(run["cpu"] for run in confined) / min(run["cpu"] for run in plain), 3),
         "confined_peak_mb": round(max(run["peak"] for run in confined) / (1 << 20), 1),
         "bare_process_mb": round(confined[0]["resident"] / (1 << 20), 1),
         "unconfined_peak_mb": round(max(run["peak"] for run in plain) / (1 << 20), 1),

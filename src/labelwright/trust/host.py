@@ -85,7 +85,7 @@ class Host:
         last = serve(wire, self.handlers, until=("done", "failed"), silent=("progress",))
         if last.kind == "failed":
             raise _failure(last, workload)
-        self.told["seconds"] = time.monotonic() - self._began
+        self.told |= {"seconds": time.monotonic() - self._began, "cpu_seconds": last.number("cpu_ms") / 1000}
         return Result(bytes(last.body), dict(self.told))
 
     # ------------------------------------------------------------ what the learner asks

@@ -11,6 +11,7 @@ import base64
 import gc
 import json
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,9 @@ def _run(wire: Wire) -> Message:
     gc.collect()
     held |= confine(Limits(workload.memory, cgroup=bool(begin.fields.get("cgroup")), jit=workload.mode == "rad-duo"))
     wire.ask("confined", **held)
-    return _learner(wire, workload, held, begin.text("tee"))
+    before = time.process_time()
+    done = _learner(wire, workload, held, begin.text("tee"))
+    return Message(done.kind, {"cpu_ms": int(1000 * (time.process_time() - before))}, done.body)
 
 
 def _learner(wire: Wire, workload: Any, held: Mapping[str, Any], kind: str) -> Message:
