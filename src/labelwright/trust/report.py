@@ -1,0 +1,73 @@
+"""The public report: who checks it needs the broker's public key, and, to compare it with the sealed ledger, the ledger's key."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from labelwright.errors import SealError, TrustError
+from labelwright.trust import ear
+from labelwright.trust.chain import check, opened
+from labelwright.trust.evidence import canonical_key
+from labelwright.trust.inside import REPORT
+from labelwright.trust.seal import Manifest, Store, key_of, reader
+from labelwright.trust.seal.signing import payload_of
+
+
+def unverified(text: bytes) -> dict[str, Any]:
+    """What the report says, whoever wrote it. Raises TrustError when it is none."""
+    try:
+        part = bytes(text).split(b".")[1]
+        told = json.loads(base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4)))
+        return dict(told)
+    except (IndexError, ValueError, TypeError) as error:
+        raise TrustError("this is no report; give the report.jws that 'labelwright trust run' wrote") from error
+
+
+def issued(text: bytes) -> datetime:
+    """When the broker issued the report's token, by its own clock: the time to read an old report at. Raises TrustError."""
+    try:
+        part = str(unverified(text)["token"]).split(".")[1]
+        return datetime.fromtimestamp(
+            int(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))["iat"]), UTC
+        )
+    except (IndexError, ValueError, TypeError, KeyError, OverflowError, OSError) as error:
+        raise TrustError("the report holds no token; give the report.jws that 'labelwright trust run' wrote") from error
+
+
+def read(text: bytes, broker: Mapping[str, str], *, now: datetime) -> dict[str, Any]:
+    """A report whose signature holds under a key that the broker vouched for.
+
+    now: a time at which the token was good (reports are read later: the run's own). Raises SealError when it was altered,
+    RefusedError or EvidenceError for a token of another broker.
+    """
+    said = unverified(text)
+    try:
+        jwk, token = dict(said["key"]), str(said["token"])
+        claims = ear.read(token, key_of(broker), now=now)  # type: ignore[arg-type]
+        if canonical_key(claims["cnf"]["jwk"]) != canonical_key(jwk):
+            raise SealError(
+                "the report is signed by another key than the broker vouched for; it was put in another's place"
+            )
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, SealError):
+            raise
+        raise TrustError(
+            "the report has no key and token; give the report.jws that 'labelwright trust run' wrote"
+        ) from error
+    return dict(json.loads(payload_of(key_of(jwk), text, REPORT, "the report")))
+
+
+def matches(report: Mapping[str, Any], manifest: Manifest, key: bytes, store: Store | str) -> int:
+    """Compare a report with its sealed ledger, entry by entry. Returns the number of entries; raises TrustError where they differ."""
+    made = {entry["id"]: entry for entry in report.get("sealed_results", [])}
+    if made.get(manifest.id, {}).get("manifest") != manifest.digest.hex():
+        raise SealError(
+            f"the report is not about this ledger, {manifest.id!r} version {manifest.version}; give the one that it names"
+        )
+    digests = [digest for digest, _ in opened(manifest, key, reader(manifest, store))]
+    check(report, digests)
+    return len(digests)

@@ -1,0 +1,239 @@
+"""``labelwright trust run | report | render`` as their users meet them, and the whole path with a software TPM."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import call_cli
+from sklearn.linear_model import LogisticRegression
+from test_trust_run import broker_url, toml  # noqa: F401  (a fixture)
+from trust_run_help import Estate, blobs, now
+
+from labelwright.trust import report, tier
+from labelwright.trust.seal import jwk_of
+from labelwright.trust.workload import EXAMPLE
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="confinement is for Linux")
+N = 300
+TPM = 'kinds = ["tpm"]\naccept = ["affirming", "warning"]\nworkloads = ["{digest}"]\n[tpm]\n'
+
+
+@pytest.fixture
+def estate(tmp_path: Path) -> Estate:
+    made = Estate(tmp_path)
+    X, _, given = blobs(N)
+    made.seal([{"X": X, "given": given, "keys": np.arange(N)}], rows=100)
+    model = tier.write(tier.of_estimator(LogisticRegression().fit(X, given)))
+    for id in ("quality", "classifier"):
+        made.seal_model(id, model)
+    return made
+
+
+def on_disk(estate: Estate, mode: str, url: str, **host: str) -> Path:
+    """A workload's file beside the host's stores."""
+    workload = estate.workload(mode, host={"data": "rows", "models": ".", "broker": url, **host})
+    path = estate.store / "workload.toml"
+    path.write_text(toml(workload))
+    return path
+
+
+def test_run_and_report(estate: Estate, broker_url: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    url = broker_url(estate.broker(estate.workload("judge")))
+    path, results = on_disk(estate, "judge", url), estate.folder / "results"
+    done = call_cli("trust", "run", path, "--output", results)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "isolation: none (sim evidence): root on the host can read" in done.stdout
+        and "300 rows in 3 batches" in done.stdout
+    )
+    told = json.loads(call_cli("trust", "run", path, "--output", results, "--json").stdout)
+    assert told["isolation"] == "none" and told["peak_bytes"] < 64 << 20 and told["sealed_results"][0]["version"] == 2
+    monkeypatch.setenv("LABELWRIGHT_KEYS_PASSPHRASE", "a passphrase for the tests")
+    ledger, table = results / "decided", estate.folder / "decisions.csv"
+    asked = [
+        "trust",
+        "report",
+        results / "report.jws",
+        "--keys",
+        estate.keys.path,
+        "--ledger",
+        ledger,
+        "--output",
+        table,
+    ]
+    done = call_cli(*asked)
+    assert done.returncode == 0, done.stderr
+    assert "its 3 entries are those of the sealed ledger" in done.stdout and "isolation: none" in done.stdout
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == N and {row["verdict"] for row in rows} == {"trusted", "rejected"}
+    broker = json.dumps(jwk_of(estate.keys.broker_key))
+    done = call_cli("trust", "report", results / "report.jws", "--broker", broker, "--at", "2030-01-01T00:00:00+00:00")
+    assert done.returncode == 2 and "time is over" in done.stderr
+    assert (
+        json.loads(call_cli("trust", "report", results / "report.jws", "--broker", broker, "--json").stdout)["rows"]
+        == N
+    )
+
+
+def test_what_goes_wrong_is_one_sentence(estate: Estate, tmp_path: Path, broker_url: Any) -> None:  # noqa: F811
+    url = broker_url(estate.broker(estate.workload("judge")))
+    path = on_disk(estate, "judge", url)
+    (tmp_path / "bad.jws").write_text("x")
+    for arguments, sentence in [
+        (["run", tmp_path / "none.toml"], "cannot be read"),
+        (["run", on_disk(estate, "predict", url, models="")], "has no manifest|not one of the policy's"),
+        (["report", tmp_path / "bad.jws", "--broker", "{}"], "no report"),
+        (["report", tmp_path / "bad.jws"], "give --broker"),
+        (["report", tmp_path / "bad.jws", "--broker", "["], "no public key"),
+        (["report", tmp_path / "bad.jws", "--broker", "{}", "--at", "noon"], "is no time"),
+        (["render"], "no workload to render"),
+        (["render", path, "--kind", "trustzone"], "cannot be rendered"),
+        (["render", "--lint", tmp_path / "none"], "cannot be read"),
+    ]:
+        done = call_cli("trust", *arguments)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert any(part in done.stderr for part in sentence.split("|")), done.stderr
+    path.write_text(path.read_text().replace(url, "http://127.0.0.1:9"))
+    done = call_cli("trust", "run", path, "--json")
+    assert done.returncode == 2 and "cannot be reached" in json.loads(done.stdout)["error"]
+
+
+def test_render_and_lint(tmp_path: Path) -> None:
+    path, manifest = tmp_path / "workload.toml", tmp_path / "m.manifest"
+    path.write_text(EXAMPLE)
+    done = call_cli("trust", "render", path)
+    assert done.returncode == 0 and "sgx.trusted_files" in done.stdout
+    manifest.write_text(done.stdout)
+    assert call_cli("trust", "render", "--lint", manifest).returncode == 0
+    manifest.write_text(done.stdout.replace("sgx.debug = false", "sgx.debug = true"))
+    done = call_cli("trust", "render", "--lint", manifest, "--json")
+    assert done.returncode == 1 and "sgx.debug = true" in json.loads(done.stdout)["findings"][0]
+    assert (
+        json.loads(json.loads(call_cli("trust", "render", path, "--kind", "sandbox", "--json").stdout)["text"])["files"]
+        == []
+    )
+
+
+# ------------------------------------------------------------ a software TPM
+
+
+def free_ports() -> int:
+    """The first of two free ports in a row."""
+    for _ in range(100):
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+            try:
+                two.bind(("127.0.0.1", port + 1))
+                return port
+            except OSError:
+                continue
+    raise AssertionError("no two free ports in a row")
+
+
+@pytest.fixture
+def tpm(tmp_path: Path) -> Iterator[tuple[str, Path, str]]:
+    """(how to reach it, the folder of its enrolled quoting key, the policy's lines about it)."""
+    for tool in ("swtpm", "swtpm_setup", "swtpm_localca", "tpm2_quote"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed")
+    place = tmp_path / "swtpm"
+    for name in ("state", "ca"):
+        (place / name).mkdir(parents=True)
+    own = {"statedir": "", "signingkey": "/signkey.pem", "issuercert": "/issuercert.pem", "certserial": "/certserial"}
+    (place / "localca.conf").write_text("".join(f"{k} = {place}/ca{v}\n" for k, v in own.items()))
+    (place / "options").write_text("--tpm-manufacturer id:00001014\n--tpm-model swtpm\n--tpm-version id:20191023\n")
+    tool = shutil.which("swtpm_localca")
+    lines = [
+        f"create_certs_tool = {tool}",
+        f"create_certs_tool_config = {place}/localca.conf",
+        f"create_certs_tool_options = {place}/options",
+    ]
+    (place / "setup.conf").write_text("\n".join(lines) + "\n")
+    setup = [
+        "swtpm_setup",
+        "--tpm2",
+        "--tpm-state",
+        place / "state",
+        "--create-ek-cert",
+        "--config",
+        place / "setup.conf",
+    ]
+    subprocess.run(setup, check=True, capture_output=True, timeout=60)
+    port, at = free_ports(), "type=tcp,bindaddr=127.0.0.1,port="
+    command = [
+        "swtpm",
+        "socket",
+        "--tpm2",
+        "--tpmstate",
+        f"dir={place / 'state'}",
+        "--flags",
+        "not-need-init,startup-clear",
+    ]
+    process = subprocess.Popen([*command, "--server", f"{at}{port}", "--ctrl", f"{at}{port + 1}"])
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port + 1)) == 0:
+                    break
+            time.sleep(0.05)
+        tcti = f"swtpm:host=127.0.0.1,port={port}"
+        yield tcti, place / "keys", enrolled(place, tcti)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def enrolled(place: Path, tcti: str) -> str:
+    """Enrol the software TPM's quoting key with a CA of the test's own; the policy that trusts both."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from labelwright.trust.attester.tpm import Tpm
+    from labelwright.trust.policy import Policy
+    from labelwright.trust.verify import enrol
+    from labelwright.trust.verify.chain import pem_certificates
+
+    at = datetime.now(UTC)
+    ca, key = enrol.make_ca("tests", now=at)
+    root = (place / "ca" / "swtpm-localca-rootca-cert.pem").read_text()
+    middle = pem_certificates((place / "ca" / "issuercert.pem").read_bytes())[0].public_bytes(Encoding.DER)
+    lines = f'enrolment_roots = ["""{ca.public_bytes(Encoding.PEM).decode()}"""]\ntest_roots = ["""{root}"""]\n'
+    tpm, policy = (
+        Tpm(place / "keys", tcti=tcti),
+        Policy.from_toml(TPM.replace('workloads = ["{digest}"]\n', "") + lines),
+    )
+    ek = tpm.ek_certificate()
+    begun = enrol.challenge(ek, (middle,), tpm.create(), policy, now=at)
+    cert = enrol.certify(begun, tpm.activate(begun.credential), ca, key, now=at)
+    for name, der in (("ak", cert), ("ek", ek), ("ek-chain-0", middle)):
+        (tpm.folder / f"{name}.der").write_bytes(der)
+    return TPM + lines
+
+
+def test_the_whole_path_with_a_software_tpm(estate: Estate, tpm: tuple[str, Path, str], broker_url: Any) -> None:  # noqa: F811
+    """Seal, broker, quote, verify, key, confined work, sealed results that their owner opens. Never affirming, isolation: none."""
+    tcti, folder, estate.policy = tpm
+    url = broker_url(estate.broker(estate.workload("predict")))
+    path = on_disk(estate, "predict", url, evidence="tpm", tpm=str(folder), tcti=tcti)
+    done = call_cli("trust", "run", path, "--output", estate.store)
+    assert done.returncode == 0, done.stderr
+    assert "isolation: none (tpm evidence)" in done.stdout
+    told = report.read((estate.store / "report.jws").read_bytes(), jwk_of(estate.keys.broker_key), now=now())
+    assert (told["evidence"], told["status"], told["isolation"]) == ("tpm", "warning", "none")
+    manifest, key = estate.opened("decided")
+    assert report.matches(told, manifest, key, str(estate.store / "decided")) == 3
+    done = call_cli("trust", "run", on_disk(estate, "predict", url, evidence="sim"), "--output", estate.store)
+    assert done.returncode == 2 and "sim" in done.stderr
