@@ -298,8 +298,12 @@ def test_dividemix_believes_small_losses():
 def test_discs_warm_up_step_and_thresholds():
     p = softmax(X @ W0.T)
     objective = check(DISC(1), p - EYE[GIVEN])  # vectors have no holes: both looks are the same
+    np.testing.assert_allclose(objective.state["shares"].numpy(), [p, p], atol=1e-6)
+    objective.begin_epoch(1, None)
     wanted = 0.99 ** (200 / 30) / 3 + (1 - 0.99 ** (200 / 30)) * p.max(axis=1)
     np.testing.assert_allclose(objective.state["thresholds"].numpy(), [wanted, wanted], atol=1e-6)
+    own = p[np.arange(6), GIVEN] > 1 / 3  # by the thresholds as they were in the epoch
+    np.testing.assert_array_equal(objective.state["kind"].numpy() == 1, own)
 
 
 def test_discs_sets_and_loss():
@@ -307,7 +311,7 @@ def test_discs_sets_and_loss():
     weak, strong = softmax(3 * X @ W0.T), softmax(2 * X @ W1.T)
     own = [p[np.arange(6), GIVEN] for p in (weak, strong)]
     limits = np.array([[0.3, 0.3, 0.1, 0.35, 0.2, 0.6], [0.2, 0.5, 0.3, 0.1, 0.55, 0.5]])
-    shares = [torch.tensor(p, dtype=torch.float32) for p in (weak, strong)]
+    shares = torch.tensor(np.array([weak, strong]), dtype=torch.float32)
     found = objective.sets(shares, torch.tensor(limits, dtype=torch.float32), torch.tensor(GIVEN))
     clean, hard, purified, label = (part.numpy() for part in found)
     passed = [one > limit for one, limit in zip(own, limits, strict=True)]
@@ -320,9 +324,10 @@ def test_discs_sets_and_loss():
     logits = [torch.tensor(np.log(p), dtype=torch.float32) for p in (weak, strong)]
     loss = 0.0
     for p in (weak, strong):
-        told = p[np.arange(6), label]
-        loss += 0.5 * (np.where(clean | purified, -np.log(told), hard * (1 - told**0.7) / 0.7)).mean()
-    assert float(objective.loss_of(logits, *found)) == pytest.approx(loss, rel=1e-5)
+        told = p[np.arange(6), GIVEN]
+        loss += 0.5 * (clean * -np.log(told) + hard * (1 - told**0.7) / 0.7).mean()
+    kind = torch.tensor(clean + 2 * hard + 3 * purified)
+    assert float(objective.loss_of(logits, kind, torch.tensor(GIVEN))) == pytest.approx(loss, rel=1e-5)
 
 
 def test_a_hole_is_half_as_wide_as_the_picture():
