@@ -26,6 +26,7 @@ _LOW_SHARE = 0.25
 _FIT_ROWS = 2048
 _NARROW_ROUNDS = 4
 _TINY = np.float32(1e-35)
+_EVEN = np.float32(1e-4)
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,11 @@ def hard_rows(seen: Evidence, known: Ints, classes: int) -> Hypothesis:
     """
     start = _FIRST_SHARPNESS if seen.second is not None else (1.0, 0.0)
     scaled = seen.levelled().weighed(start)
-    best = scaled.argmax(axis=1)
     settled = known != NO_LABEL
     if seen.classes is None:
-        counted = Pairs.from_dense(_where_sure(scaled, best, seen.given, classes))
+        counted = Pairs.from_dense(_where_sure(scaled, seen.given))
     else:
+        best = scaled.argmax(axis=1)
         top = scaled.max(axis=1)  # how sure the model is of its best class, whatever the label
         sure = top >= np.quantile(top, 1 - _LOW_SHARE)
         counted = Pairs.of(seen.class_of(best)[sure], seen.given[sure], classes)
@@ -108,9 +109,9 @@ def hard_rows(seen: Evidence, known: Ints, classes: int) -> Hypothesis:
 def hard_labels(seen: Evidence, known: Ints, classes: int, rounds: int = 12) -> Hypothesis:
     """Doubt is the labels': probabilities are sharpened, and expectation-maximisation counts each disagreement."""
     sharpness = _LABELS_SHARPNESS if seen.second is not None else _ALONE_SHARPNESS
-    weighed = softmax(seen.weighed(sharpness))
-    share = np.zeros_like(weighed)
-    share[np.arange(len(seen)), weighed.argmax(axis=1)] = 1.0
+    scaled = seen.weighed(sharpness)
+    share = _likeliest(scaled)
+    weighed = softmax(scaled)
     transition = Transition.fitted(expected_pairs(settle(share, seen, known), seen, classes))
     for turn in range(rounds if seen.classes is None else _NARROW_ROUNDS):
         share = weighed * np.exp(likelihood(transition, seen))
@@ -122,6 +123,14 @@ def hard_labels(seen: Evidence, known: Ints, classes: int, rounds: int = 12) -> 
         if np.abs(transition.wrong - before.wrong).mean() < 2e-4:
             break
     return Hypothesis(sharpness, transition)
+
+
+def _likeliest(scaled: Floats) -> Floats:
+    """(n, C) float32: 1 at the greatest log-probability of each row, shared alike by columns that are as great but for rounding, so
+    that it does not matter which comes first."""
+    best = (scaled >= scaled.max(axis=1, keepdims=True) - _EVEN).astype(np.float32)
+    best /= _row_sums(best)[:, None]
+    return best
 
 
 def settle(share: Floats, seen: Evidence, known: Ints) -> Floats:
@@ -155,23 +164,29 @@ def expected_pairs(share: Floats, seen: Evidence, classes: int) -> Pairs:
     return Pairs(code[order], np.concatenate([apart.count, same[met]])[order], classes)
 
 
-def _where_sure(scaled: Floats, best: Ints, given: Ints, classes: int) -> Floats:
-    """(K, K) counts of (best, given), each pair counted on the rows of ``best`` that look least like ``given``."""
+def _where_sure(scaled: Floats, given: Ints) -> Floats:
+    """(K, K) counts of (likeliest, given), each pair counted on the rows of the likeliest class that look least like ``given``.
+
+    scaled: (n, K) log-probabilities. A row with several likeliest classes counts for each in part.
+    """
     relative = scaled - scaled.max(axis=1, keepdims=True)
+    share = _likeliest(scaled)
+    classes = scaled.shape[1]
     counts = np.zeros((classes, classes))
     for j in range(classes):
-        rows = np.flatnonzero(best == j)
+        rows = np.flatnonzero(share[:, j])
         if not len(rows):
             continue
         low = max(1, int(np.ceil(_LOW_SHARE * len(rows))))
-        looks = relative[rows]
+        looks, part = relative[rows], share[rows, j]
         line = np.partition(looks, low - 1, axis=0)[low - 1]
         below = looks <= line
         own = given[rows]
-        met = np.bincount(own[below[np.arange(len(rows)), own]], minlength=classes) * (low / below.sum(axis=0))
+        here = below[np.arange(len(rows)), own]
+        met = np.bincount(own[here], part[here], minlength=classes) * (low / below.sum(axis=0))
         met[j] = 0.0
         counts[j] = met
-        counts[j, j] = max(low - met.sum(), 0.5)
+        counts[j, j] = max(low * float(part.mean()) - met.sum(), 0.5)
     return counts
 
 

@@ -26,6 +26,7 @@ _WIDTH = 0.3
 _PENALTIES = (1e-5, 1e-4, 1e-3)
 _FLOOR = 1e-4
 _JITTER = 1e-5
+_FINE_CELLS = 2_000_000
 
 
 def place(proba: Floats) -> Floats:
@@ -53,21 +54,25 @@ class SecondLook:
         proba: (n, K) float32 out-of-sample probabilities, in random order: the first rows serve as landmarks, and the first
         of each rare class, which would else be judged by none of its kind.
         given: (n,) labels.
+
+        In float64 while rows times landmarks are few: the kernel bends most at distance 0, where squared distances of float32
+        are off by as much as the square root shows. Among many rows it averages out, and would cost time and memory.
         """
         n, k = proba.shape
         where = place(proba)
         landmarks = where[_landmarks(given, np.bincount(given, minlength=k))]
+        kind = np.float64 if n * len(landmarks) <= _FINE_CELLS else np.float32
         between = _squares(landmarks.astype(float), landmarks.astype(float))
         apart = between[np.triu_indices(len(landmarks), 1)]
         width = _WIDTH * max(float(np.median(apart)), 1e-3)
         whole = _kernel(between, width)
         root = np.linalg.cholesky(whole + _JITTER * len(whole) * np.eye(len(whole))).T
-        shape = solve_triangular(root, np.eye(len(root)), check_finite=False).astype(np.float32)
-        phi = _kernel(_squares(where, landmarks), width) @ shape
+        shape = solve_triangular(root, np.eye(len(root)), check_finite=False).astype(kind)
+        phi = _kernel(_squares(where.astype(kind, copy=False), landmarks.astype(kind, copy=False)), width) @ shape
         power, basis = eigh((phi.T @ phi).astype(float), check_finite=False, overwrite_a=True)
-        spread = phi @ basis.astype(np.float32)
+        spread = phi @ basis.astype(kind, copy=False)
         base = np.bincount(given, minlength=k) / n
-        target = -np.broadcast_to(base.astype(np.float32), (n, k)).copy()
+        target = -np.broadcast_to(base.astype(kind), (n, k)).copy()
         target[np.arange(n), given] += 1.0
         inner = spread.T @ target
         squared = spread * spread
@@ -76,7 +81,7 @@ class SecondLook:
         _, left_out, coefficients = found[best]
         weights = (shape @ (basis @ coefficients)).astype(np.float32)
         look = SecondLook(landmarks, weights, base.astype(np.float32), width)
-        return look, look._with_unseen(left_out + look.base, proba)
+        return look, look._with_unseen((left_out + base).astype(np.float32), proba)
 
     def __call__(self, proba: Floats) -> Floats:
         """(n, K) float32 estimates of P(given label | row); they may leave [0, 1] a little."""
@@ -114,7 +119,7 @@ def _landmarks(given: Ints, rows: Ints) -> Ints:
 
 
 def _squares(a: Floats, b: Floats) -> Floats:
-    """(n, m) squared distances of float32 rows."""
+    """(n, m) squared distances of rows."""
     out = a @ (-2.0 * b.T)
     out += (a * a).sum(axis=1)[:, None]
     out += (b * b).sum(axis=1)
@@ -133,8 +138,8 @@ def _left_out(
     spread: Floats, squared: Floats, inner: Floats, target: Floats, power: Floats
 ) -> tuple[float, Floats, Floats]:
     """(mean squared error, leave-one-out predictions, coefficients) at one penalty."""
-    inverse = (1.0 / power).astype(np.float32)
+    inverse = (1.0 / power).astype(inner.dtype)
     coefficients = inner * inverse[:, None]
-    leverage = np.minimum(squared @ inverse, np.float32(0.95))[:, None]
+    leverage = np.minimum(squared @ inverse, inner.dtype.type(0.95))[:, None]
     out = (spread @ coefficients - leverage * target) / (1.0 - leverage)
     return float(((out - target) ** 2).mean()), out, coefficients
