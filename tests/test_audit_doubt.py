@@ -7,8 +7,10 @@ import pytest
 from audit_data import Made, blobs, made
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
 
 import labelwright
 from labelwright.auditing import Audit
@@ -71,6 +73,34 @@ def test_answers_narrow_the_intervals() -> None:
     np.testing.assert_allclose(widths[-1], 0, atol=1e-9)
     np.testing.assert_array_equal(found.flagged, data.bad)
     assert float(found.noise_rate) == pytest.approx(data.bad.mean(), abs=1e-9)
+
+
+def f1(flagged: Bools, bad: Bools) -> float:
+    return float(2 * (flagged & bad).sum() / (flagged.sum() + bad.sum()))
+
+
+@pytest.mark.parametrize("neighbours", [3, 5])
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_answers_do_not_turn_the_line_about(share: float, pairs: bool, neighbours: int) -> None:
+    """The votes of few neighbours are coarse and too sure of themselves: some of the rows that they are surest to be wrong are
+    right. Answers that say so must not make the other rows doubtful, whether they are about rows at random or the most doubtful."""
+    X, true = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    step = 1 if pairs else rng.integers(1, 10, size=len(true))
+    given_ = np.where(rng.random(len(true)) < share, (true + step) % 10, true)
+    proba = cross_val_predict(KNeighborsClassifier(neighbours), X, given_, cv=5, method="predict_proba")
+    found, bad = labelwright.audit(given_, proba), true != given_
+    for count in (20, 100):
+        asked = (
+            rng.choice(len(true), count, replace=False),
+            found.questions(count).position.to_numpy(),
+            found.questions(count, purpose="measure").position.to_numpy(),
+        )
+        for rows in asked:
+            told = found.answered({int(row): int(true[row]) for row in rows})
+            assert f1(told.flagged, bad) > f1(found.flagged, bad) - 0.02
+            assert float(told.noise_rate) == pytest.approx(bad.mean(), abs=0.1)
 
 
 def assert_settled(found: Audit, told: dict[int, int], data: Made) -> None:

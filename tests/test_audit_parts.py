@@ -9,12 +9,22 @@ import pytest
 from audit_data import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 from scipy.stats import betabinom, binomtest, dirichlet_multinomial
 
 import labelwright
 from labelwright.auditing.evidence import content_order, exact_content, row_content, wide
 from labelwright.auditing.hypotheses import Hypothesis, _likeliest, expected_pairs, settle
-from labelwright.auditing.judge import Judge, rare_lift
+from labelwright.auditing.judge import (
+    Curve,
+    Judge,
+    Line,
+    _best_count,
+    _fitted_curve,
+    _logistic,
+    _whole_ties,
+    rare_lift,
+)
 from labelwright.auditing.second_look import SecondLook, place
 from labelwright.auditing.transition import Pairs, Transition
 from labelwright.errors import BudgetError, SettingsError
@@ -272,9 +282,11 @@ def test_rare_classes_are_lifted_the_more_the_fewer_their_rows() -> None:
     np.testing.assert_allclose(lift, [0, np.log(overall / 0.1) * 30 / 40, 0], rtol=1e-4)
 
 
-def test_judge_comes_back_from_json() -> None:
+@pytest.mark.parametrize("answers", [0, 40])
+def test_judge_comes_back_from_json(answers: int) -> None:
     data = made(400, 5, 0.2, 0)
-    judge, _ = Judge.fitted(data.proba, data.given, np.full(400, NO_LABEL), np.bincount(data.given))
+    known = np.where(np.arange(400) < answers, data.true, NO_LABEL)
+    judge, _ = Judge.fitted(data.proba, data.given, known, np.bincount(data.given))
     again = Judge.restored(json.loads(json.dumps(judge.state())))
     fresh = made(100, 5, 0.2, 1)
     np.testing.assert_allclose(
@@ -282,6 +294,8 @@ def test_judge_comes_back_from_json() -> None:
         judge.judged(judge.evidence(fresh.proba, fresh.given)).score,
         atol=1e-5,
     )
+    score = np.linspace(-9, 9, 50)
+    np.testing.assert_array_equal(again.line(score), judge.line(score))
     with pytest.raises(SettingsError, match="format 99, expected 1"):
         Judge.restored({**judge.state(), "format": 99})
     with pytest.raises(SettingsError, match="no state of an audit"):
@@ -291,6 +305,65 @@ def test_judge_comes_back_from_json() -> None:
 def test_even_classes_share_a_row() -> None:
     scaled = np.array([[0.0, -1e-6, -1.0], [-1.0, 0.0, -0.01], [0.5, 0.5, 0.5]], np.float32)
     np.testing.assert_allclose(_likeliest(scaled), [[0.5, 0.5, 0], [0, 1, 0], [1 / 3, 1 / 3, 1 / 3]], rtol=1e-6)
+
+
+# ---------------------------------------------------------------- the line
+
+
+def test_logistic_regression_of_far_scores() -> None:
+    """Coarse scores, and a tenth of the answers against them: Newton's whole steps would leap between two points for ever."""
+    score = np.repeat([-14.0, -2.0, 7.0, 18.0], [22, 13, 100, 65])
+    right = np.repeat([0.0, 1.0, 0.0, 1.0, 0.0, 1.0], [19, 3, 11, 2, 1, 164])
+    design, centre = np.stack([np.ones(200), score], axis=1), np.array([0.22, 1.34])
+    precision = np.diag([1 / 1.5**2, 4.0])
+
+    def loss(x: Floats) -> float:
+        at = design @ x
+        return float((np.logaddexp(0, at) - right * at).sum() + 0.5 * (x - centre) @ precision @ (x - centre))
+
+    x, covariance = _logistic(design, right, centre, precision)
+    best = minimize(loss, np.array([0.0, 0.5]), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12})
+    np.testing.assert_allclose(x, best.x, atol=1e-5)
+    chance = 1 / (1 + np.exp(-design @ x))
+    np.testing.assert_allclose(
+        np.linalg.inv(covariance), (design.T * (chance * (1 - chance))) @ design + precision, rtol=1e-6
+    )
+
+
+def test_ties_are_doubted_together() -> None:
+    ranked = np.array([-3.0, -3.0 + 1e-6, -2.0, 1.0, 1.0, 1.0, 4.0])
+    assert _whole_ties(ranked).tolist() == [0, 2, 3, 6, 7]
+    assert _whole_ties(np.full(5, 0.3)).tolist() == [0, 5]
+    assert _whole_ties(np.empty(0)).tolist() == [0]
+
+
+def test_a_curve_without_answers_is_the_line() -> None:
+    line = Line(0.5, 1.25, np.eye(2))
+    curve = _fitted_curve(np.empty(0), np.empty(0, bool), line)
+    score = np.linspace(-6, 5, 23)
+    np.testing.assert_allclose(curve(score), line(score), rtol=0.06)  # straight between the knots
+    assert curve(np.array([-100.0, 100.0])) == pytest.approx([1 / (1 + np.exp(-8)), 1 / (1 + np.exp(8))])
+
+
+def test_an_answer_tells_of_rows_like_it() -> None:
+    """Twenty rows that seemed surely wrong are right: that much is learned of their like, little where doubt ends."""
+    line = Line(0.0, 1.0, np.eye(2))
+    curve = _fitted_curve(np.full(20, -7.0), np.ones(20, bool), line)
+    assert curve(np.array([-7.0]))[0] < 0.3
+    assert curve(np.array([2.0]))[0] == pytest.approx(line(np.array([2.0]))[0], abs=0.1)
+    spread = np.sqrt(np.diag(curve.covariance))
+    assert spread[1] < 0.75 * spread[8] and spread[8] == pytest.approx(2.0, rel=0.05)
+
+
+def test_the_line_moves_beyond_chance_only() -> None:
+    """30 scores at -2 and 70 at 2, all 100 or only 30 usually doubted."""
+    ranked = np.repeat([-2.0, 2.0], [30, 70])
+    whole = _whole_ties(ranked)
+    sure = Curve(np.array([-2.0, 2.0]), np.array([-2.0, 2.0]), np.eye(2) * 0.1)
+    unsure = Curve(np.array([-2.0, 2.0]), np.array([-0.2, 0.0]), np.eye(2) * 4.0)
+    assert _best_count(ranked, whole, 100, sure) == 30
+    assert _best_count(ranked, whole, 30, unsure) == 30 and _best_count(ranked, whole, 100, unsure) == 100
+    assert _best_count(ranked, whole, 30, Curve(np.array([-2.0, 2.0]), np.array([4.0, 6.0]), np.eye(2))) == 0
 
 
 # ---------------------------------------------------------------- running posterior

@@ -95,6 +95,25 @@ def test_classes_may_come_in_any_order(seed: int, n: int, k: int, noise: float, 
     np.testing.assert_array_equal(renamed[b.whole.predicted][clear], a.whole.predicted[clear])
 
 
+@pytest.mark.parametrize(
+    ("seed", "k", "share"), [(5967, 6, 0.05), (5967, 6, 0.1), (7461, 10, 0.1), (5840, 11, 0.1), (3068, 3, 0.1)]
+)
+def test_answered_classes_may_come_in_any_order(seed: int, k: int, share: float) -> None:
+    """A model that tells nothing: rows of a label are tied but for rounding, and are doubted together or not at all."""
+    data = made(400, k, 0.25, seed, kind="constant")
+    renamed = np.random.default_rng(seed).permutation(k)
+    name = np.argsort(renamed)
+    answers = np.where(np.random.default_rng(seed).random(400) < share, data.true, NO_LABEL)
+    told = np.where(answers == NO_LABEL, NO_LABEL, name[answers])
+    a = audited(data.given, data.proba, answers)
+    b = audited(name[data.given], data.proba[:, renamed], told)
+    assert_alike(a, b)
+    np.testing.assert_array_equal(b.flagged, a.flagged)
+    still = answers == NO_LABEL
+    for label in range(k):
+        assert len(set(a.flagged[still & (data.given == label)].tolist())) < 2
+
+
 @settings(max_examples=15, deadline=None)
 @given(SEEDS, CLASSES, NOISES, st.sampled_from(KINDS))
 def test_float32_and_float64_agree(seed: int, k: int, noise: float, kind: str) -> None:

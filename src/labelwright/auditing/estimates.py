@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labelwright.auditing.judge import Line
+from labelwright.auditing.judge import Curve, Line
 from labelwright.types import Floats
 
 _DRAWS = 400
@@ -61,7 +61,7 @@ class TestAccuracy:
         )
 
 
-def drawn_rates(score: Floats, line: Line, asked: tuple[int, int, int], seed: int) -> Floats:
+def drawn_rates(score: Floats, line: Line | Curve, asked: tuple[int, int, int], seed: int) -> Floats:
     """(draws, 3) noise rate, precision and recall of the flags as they might be: the line from score to probability is drawn
     from its posterior, then how many rows are wrong under it.
 

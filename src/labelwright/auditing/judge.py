@@ -16,7 +16,7 @@ from labelwright.auditing.evidence import DENSE, Evidence, Narrow, content_order
 from labelwright.auditing.hypotheses import Hypothesis, hard_labels, hard_rows
 from labelwright.auditing.second_look import SecondLook
 from labelwright.errors import SettingsError
-from labelwright.types import NO_LABEL, Floats, Ints
+from labelwright.types import NO_LABEL, Bools, Floats, Ints
 
 FIT_ROWS = 16_384
 _PRIOR = (0.4, 0.6)
@@ -26,6 +26,13 @@ _MOST_LIFT = 3.0
 _LEAST = 1e-9
 _FORMAT = 1
 _LEAST_ROWS = 20
+_LEAST_SLOPE = 0.05
+_FAR = 8
+_MISTRUST = 2.0
+_REACH = 4.0
+_BEYOND_CHANCE = 0.95
+_DRAWS = 200
+_TIE = 0.01
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,27 @@ class Line:
     def draws(self, count: int, rng: np.random.Generator) -> list[Line]:
         """Lines as they might also be, for intervals."""
         found = rng.multivariate_normal([self.level, self.slope], self.covariance, size=count)
-        return [Line(float(a), max(float(b), 0.05), self.covariance) for a, b in found]
+        return [Line(float(a), max(float(b), _LEAST_SLOPE), self.covariance) for a, b in found]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """P(label wrong) from the score, after answers: ``1 / (1 + exp(values))`` at the ``knots`` (d,), on straight lines in between and
+    level beyond, with the covariance (d, d) of the values."""
+
+    knots: Floats
+    values: Floats
+    covariance: Floats
+
+    def __call__(self, score: Floats) -> Floats:
+        """(n,) probabilities."""
+        return _sigmoid(-np.interp(score, self.knots, self.values))
+
+    def draws(self, count: int, rng: np.random.Generator) -> list[Curve]:
+        """Curves as they might also be, for intervals."""
+        root = np.linalg.cholesky(self.covariance)
+        found = self.values + rng.standard_normal((count, len(root))) @ root.T
+        return [Curve(self.knots, values, self.covariance) for values in found]
 
 
 @dataclass(frozen=True)
@@ -73,7 +100,7 @@ class Judge:
     readings: tuple[Hypothesis, Hypothesis]
     weight: float
     cut: float
-    line: Line
+    line: Line | Curve
     offset: Floats
     rows: int
 
@@ -148,22 +175,19 @@ class Judge:
         """Where the line between doubted and not runs, and what a score means in probability."""
         told = self.judged(seen)
         raw, wrong = told.score.astype(float), told.wrong.astype(float)
-        prior = _fitted_line(raw, wrong, np.zeros(2), np.diag([25.0, 25.0]), weight=1.0)
-        asked = np.flatnonzero(known != NO_LABEL)
-        spread = np.diag([1.5, 0.5]) ** 2
-        if not len(asked):
-            cut = _midpoint(np.sort(raw), int((wrong > _SUSPECT).sum()))
-            return replace(self, cut=cut, line=Line(prior.level + prior.slope * cut, prior.slope, spread))
-        mistaken = (known[asked] != seen.given[asked]).astype(float)
-        line = _fitted_line(raw[asked], mistaken, np.array([prior.level, prior.slope]), spread, weight=1.0)
+        prior = _fitted_line(raw, wrong)
         ranked = np.sort(raw)
-        chance = line(ranked)
-        gain = 2 * np.cumsum(chance) / (np.arange(1, len(chance) + 1) + chance.sum())
-        best = int(gain.argmax()) + 1 if chance[0] > 0.05 else 0
-        cut = _midpoint(ranked, best)
-        turn = np.array([[1.0, cut], [0.0, 1.0]])
-        covariance = turn @ line.covariance @ turn.T
-        return replace(self, cut=cut, line=Line(line.level + line.slope * cut, line.slope, covariance))
+        whole = _whole_ties(ranked)
+        count = int((wrong > _SUSPECT).sum())
+        usual = int(whole[np.abs(whole - count).argmin()])
+        asked = np.flatnonzero(known != NO_LABEL)
+        if not len(asked):
+            cut = _midpoint(ranked, usual)
+            spread = np.diag([1.5, 0.5]) ** 2
+            return replace(self, cut=cut, line=Line(prior.level + prior.slope * cut, prior.slope, spread))
+        curve = _fitted_curve(raw[asked], known[asked] == seen.given[asked], prior)
+        cut = _midpoint(ranked, _best_count(ranked, whole, usual, curve))
+        return replace(self, cut=cut, line=Curve(curve.knots - cut, curve.values, curve.covariance))
 
     def state(self) -> dict[str, Any]:
         """JSON values that :meth:`restored` needs."""
@@ -173,7 +197,7 @@ class Judge:
             "readings": [reading.state() for reading in self.readings],
             "weight": self.weight,
             "cut": self.cut,
-            "line": [self.line.level, self.line.slope, self.line.covariance.tolist()],
+            "line": _line_state(self.line),
             "offset": self.offset.astype(float).tolist(),
             "rows": self.rows,
         }
@@ -184,14 +208,13 @@ class Judge:
         try:
             if state["format"] != _FORMAT:
                 raise SettingsError(f"the audit's state has format {state['format']}, expected {_FORMAT}; audit again")
-            level, slope, covariance = state["line"]
             first, second = (Hypothesis.restored(reading) for reading in state["readings"])
             return Judge(
                 None if state["second"] is None else SecondLook.restored(state["second"]),
                 (first, second),
                 float(state["weight"]),
                 float(state["cut"]),
-                Line(float(level), float(slope), np.array(covariance, float)),
+                _line_restored(state["line"]),
                 np.array(state["offset"], np.float32),
                 int(state["rows"]),
             )
@@ -231,22 +254,99 @@ def _weight(seen: Evidence, readings: tuple[Hypothesis, Hypothesis], known: Ints
     return float(np.clip(_sigmoid(np.array(odds)), 0.02, 0.98))
 
 
-def _fitted_line(score: Floats, wrong: Floats, centre: Floats, spread: Floats, *, weight: float) -> Line:
-    """Logistic regression of ``wrong`` (0 to 1) on a score, with a normal prior on (level, slope) of right."""
-    precision = np.linalg.inv(spread)
-    x = centre.copy() if centre.any() else np.array([0.0, 1.0])
+def _fitted_line(score: Floats, wrong: Floats) -> Line:
+    """Logistic regression of ``wrong`` (0 to 1) on a score, with a wide normal prior on (level, slope) of right."""
     design = np.stack([np.ones(len(score)), score], axis=1)
-    for _ in range(25):
+    x, covariance = _logistic(design, 1 - wrong, np.zeros(2), np.eye(2) / 25.0)
+    return Line(float(x[0]), float(max(x[1], _LEAST_SLOPE)), covariance)
+
+
+def _fitted_curve(score: Floats, right: Bools, prior: Line) -> Curve:
+    """What answers say of the scores near theirs; elsewhere the curve is ``prior``, which holds no row for surer than ``_FAR``.
+
+    A Gaussian process over log-odds about the prior, that a deviation ``_MISTRUST`` wide may leave, and forgets over ``_REACH``.
+    Answers are seldom about rows drawn at random: those about the most doubtful rows tell how wrong these are, not where
+    doubt should end. So no answer may turn a whole line about.
+    """
+    at = np.arange(-_FAR, _FAR + 1.0)
+    place = np.clip(prior.level + prior.slope * score, -_FAR, _FAR)
+    design = np.maximum(1 - np.abs(place[:, None] - at), 0.0)
+    together = _MISTRUST**2 * np.exp(-np.abs(at[:, None] - at) / _REACH)
+    values, covariance = _logistic(design, right.astype(float), at, np.linalg.inv(together))
+    return Curve((at - prior.level) / prior.slope, values, covariance)
+
+
+def _logistic(design: Floats, right: Floats, centre: Floats, precision: Floats) -> tuple[Floats, Floats]:
+    """(d,) coefficients of a logistic regression of ``right`` (0 to 1) with a normal prior, and their covariance.
+
+    Newton's steps are halved until the posterior rises: where scores lie far from 0 (coarse probabilities) whole ones leap to and
+    fro for ever.
+    """
+
+    def loss(x: Floats) -> float:
+        at, off = design @ x, x - centre
+        return float((np.logaddexp(0.0, at) - right * at).sum() + 0.5 * off @ precision @ off)
+
+    x = centre.copy()
+    value = loss(x)
+    for _ in range(100):
         chance = _sigmoid(design @ x)
-        slope = weight * design.T @ ((1 - wrong) - chance) - precision @ (x - centre)
-        bend = weight * (design * (chance * (1 - chance))[:, None]).T @ design + precision
-        step = np.clip(np.linalg.solve(bend, slope), -2.0, 2.0)
-        x = x + step
-        if np.abs(step).max() < 1e-6:
+        bend = (design * (chance * (1 - chance))[:, None]).T @ design + precision
+        step = np.linalg.solve(bend, design.T @ (right - chance) - precision @ (x - centre))
+        while np.abs(step).max() > 1e-9 and not (tried := loss(x + step)) < value:
+            step = step / 2
+        if np.abs(step).max() <= 1e-9:
             break
+        x, value = x + step, tried
     chance = _sigmoid(design @ x)
-    bend = weight * (design * (chance * (1 - chance))[:, None]).T @ design + precision
-    return Line(float(x[0]), float(max(x[1], 0.05)), np.linalg.inv(bend))
+    return x, np.linalg.inv((design * (chance * (1 - chance))[:, None]).T @ design + precision)
+
+
+def _whole_ties(ranked: Floats) -> Ints:
+    """How many of the lowest may be doubted, 0 to n, in ascending order: scores ``ranked`` (n,) that are equal but for rounding are
+    doubted together or not at all. They are taken for equal within a hundredth of the mean step."""
+    n = len(ranked)
+    if not n:
+        return np.zeros(1, np.int64)
+    least = 4 * float(np.finfo(np.float32).eps) * float(np.abs(ranked).max())
+    apart = np.diff(ranked) > max(_TIE * (ranked[-1] - ranked[0]) / n, least)
+    return np.r_[0, np.flatnonzero(apart) + 1, n]
+
+
+def _best_count(ranked: Floats, whole: Ints, usual: int, curve: Curve) -> int:
+    """How many of the lowest scores ``ranked`` (n,) to doubt: as many as give the best expected F1, if that is better than the
+    ``usual`` number for nearly all the curves that the answers leave possible. None where none is likely to be wrong.
+
+    whole: the numbers that come into question, see :func:`_whole_ties`.
+    """
+    chance = curve(ranked)
+    if chance.max() <= 0.05:
+        return 0
+
+    def gain(chance: Floats, count: Ints) -> Floats:
+        found = np.r_[0.0, np.cumsum(chance)]
+        return 2 * found[count] / (count + found[-1])
+
+    expected = gain(chance, whole)
+    best = int(whole[expected >= (1 - 1e-6) * expected.max()][0])
+    if best == usual:
+        return usual
+    both = np.array([best, usual])
+    gains = np.array([gain(drawn(ranked), both) for drawn in curve.draws(_DRAWS, np.random.default_rng(0))])
+    return best if (gains[:, 0] > gains[:, 1]).mean() > _BEYOND_CHANCE else usual
+
+
+def _line_state(line: Line | Curve) -> list[Any]:
+    if isinstance(line, Line):
+        return [line.level, line.slope, line.covariance.tolist()]
+    return [line.knots.tolist(), line.values.tolist(), line.covariance.tolist()]
+
+
+def _line_restored(state: list[Any]) -> Line | Curve:
+    first, second, covariance = state
+    if isinstance(first, list):
+        return Curve(np.array(first, float), np.array(second, float), np.array(covariance, float))
+    return Line(float(first), float(second), np.array(covariance, float))
 
 
 def _midpoint(ranked: Floats, count: int) -> float:
