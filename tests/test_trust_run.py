@@ -87,9 +87,9 @@ def test_qal_asks_an_expert_over_a_channel_that_the_host_cannot_read(estate: Est
     X, y, _ = blobs(N)
     asked: list[int] = []
 
-    def decide(rows: Any, given: Any, keys: Any) -> Any:
-        asked.extend(keys.tolist())
-        return y[(keys >> 32) * CHUNK + (keys & 0xFFFFFFFF)]
+    def decide(question: Any) -> Any:
+        asked.extend(question["keys"].tolist())  # the owner's own
+        return y[question["keys"] - 7000]
 
     end = expert.Expertise(estate.expert_key, jwk_of(estate.keys.broker_key), decide, now)
     tap = Tap()
@@ -245,7 +245,7 @@ def test_a_quote_for_another_key_is_refused(estate: Estate) -> None:
 
 def test_an_expert_that_the_workload_does_not_name_is_not_believed(estate: Estate) -> None:
     workload = estate.workload("qal", "512 MB", learn={"questions": 6})
-    stranger = expert.Expertise(new_key(), jwk_of(estate.keys.broker_key), lambda X, given, keys: given, now)
+    stranger = expert.Expertise(new_key(), jwk_of(estate.keys.broker_key), lambda question: question["given"], now)
     refused(estate, TrustError, "altered, repeated or dropped", workload=workload, expert=stranger)
 
 
@@ -327,7 +327,7 @@ def test_questions_and_answers_go_once_and_between_two_ends_only() -> None:
 
 
 def test_an_expert_answers_only_whom_the_broker_vouches_for(estate: Estate) -> None:
-    end = expert.Expertise(estate.expert_key, jwk_of(estate.keys.broker_key), lambda X, given, keys: given, now)
+    end = expert.Expertise(estate.expert_key, jwk_of(estate.keys.broker_key), lambda question: question["given"], now)
     own = new_key()
     for head in (
         b"",

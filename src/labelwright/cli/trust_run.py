@@ -34,6 +34,9 @@ def run(
     no_cgroup: Annotated[
         bool, typer.Option("--no-cgroup", help="hold the memory budget by RLIMIT_AS, though a cgroup could be made")
     ] = False,
+    patience: Annotated[
+        float, typer.Option(min=1, help="seconds that the learner may be silent, over one chunk, before it is ended")
+    ] = 3600.0,
     json: Json = False,
 ) -> None:
     """Run a workload confined: sealed rows in; sealed model, sealed ledger and a signed public report out.
@@ -44,7 +47,7 @@ def run(
     from labelwright.trust.host import written
 
     host = _host(asked, workload.parent, output)
-    host.cgroup = not no_cgroup
+    host.cgroup, host.patience = not no_cgroup, patience
     if not json and sys.stderr.isatty():
         host.progress = lambda done, of: print(
             f"\r{done} of {of} chunks", end="\n" if done == of else "", file=sys.stderr
@@ -137,7 +140,6 @@ def _workload(path: Path) -> Workload:
 
 def _host(workload: Workload, folder: Path, output: Path) -> Host:
     """The host that the table [host] describes; relative paths count from the workload's folder."""
-    from labelwright.trust.attester import collect
     from labelwright.trust.broker import http_send
     from labelwright.trust.host import Host
     from labelwright.trust.seal import as_store
@@ -160,22 +162,41 @@ def _host(workload: Workload, folder: Path, output: Path) -> Host:
             )
         stores[id] = place(f"{told['models']}/{id}")
     outputs = {id: as_store(output / id) for id in workload.table("result").values()}
-    kind = told.get("evidence", "sim")
-    options: dict[str, Any] = {"folder": folder / told["tpm"]} if "tpm" in told else {}
-    options |= {"tcti": told["tcti"]} if "tcti" in told else {}
     return Host(
         stores,
         outputs,
-        http_send(told["broker"]),
-        lambda data: collect(kind, data, **options),
-        kind=kind,
+        http_send(told["broker"], cafile=str(folder / told["cafile"]) if "cafile" in told else None),
+        _collector(told, folder),
+        kind=told.get("evidence", "sim"),
         expert=_post(told["expert"]) if "expert" in told else None,
     )
 
 
+def _collector(told: dict[str, str], folder: Path) -> Callable[[bytes], Any]:
+    """How this machine's evidence is collected. What a vendor publishes about the platform goes along; the verifier checks it."""
+    from dataclasses import replace
+
+    from labelwright.trust.attester import collect
+
+    kind, options = told.get("evidence", "sim"), dict[str, Any]()
+    if kind == "tpm":
+        options["folder"] = folder / told.get("tpm", "tpm")
+        options |= {"tcti": told["tcti"]} if "tcti" in told else {}
+    if "tsm" in told and kind in ("tdx", "snp", "cca"):
+        options["root"] = folder / told["tsm"]
+    collateral = _bytes(folder / told["collateral"]) if "collateral" in told else b""
+    certs = tuple(_bytes(folder / name.strip()) for name in told["certs"].split(",")) if "certs" in told else ()
+
+    def collected(data: bytes) -> Any:
+        evidence = collect(kind, data, **options)
+        return replace(evidence, certs=(*evidence.certs, *certs), collateral=collateral or evidence.collateral)
+
+    return collected
+
+
 def _post(url: str) -> Callable[[bytes], bytes]:
     """Questions by HTTP to where the expert listens: ciphertext both ways."""
-    from urllib.error import URLError
+    from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
     if not url.startswith(("http://", "https://")):
@@ -187,6 +208,9 @@ def _post(url: str) -> Callable[[bytes], bytes]:
             with urlopen(request, timeout=600) as response:
                 content: bytes = response.read(MOST_ANSWER)
                 return content
+        except HTTPError as error:
+            said = error.read(2000).decode("utf-8", "replace")
+            raise TrustError(f"the expert at {url} refused ({error.code}): {said}") from error
         except (URLError, OSError) as error:
             raise TrustError(f"the expert at {url} did not answer ({error}); check that it runs there") from error
 
@@ -228,6 +252,7 @@ def _decisions(entries: list[dict[str, Any]], path: Path) -> None:
     """Every row's decision as CSV, verdicts by word."""
     import csv
 
+    from labelwright.trust.answering import names_of
     from labelwright.types import Verdict
 
     with path.open("w", newline="") as file:
@@ -235,9 +260,9 @@ def _decisions(entries: list[dict[str, Any]], path: Path) -> None:
         names = list(entries[0]) if entries else []
         writer.writerow(["batch", *names])
         for number, arrays in enumerate(entries):
-            columns = [
-                [Verdict(v).word for v in a.tolist()] if n == "verdict" else a.tolist() for n, a in arrays.items()
-            ]
+            columns = [names_of(arrays) if n == "id" else a.tolist() for n, a in arrays.items()]
+            if "verdict" in names:
+                columns[names.index("verdict")] = [Verdict(v).word for v in arrays["verdict"].tolist()]
             writer.writerows([number, *row] for row in zip(*columns, strict=True))
 
 

@@ -14,9 +14,10 @@ from labelwright.errors import RefusedError, SealError
 from labelwright.experts import Expert, NoExpert
 from labelwright.trust.broker import Client, Version
 from labelwright.trust.chain import SealedLedger
+from labelwright.trust.names import Names
 from labelwright.trust.seal import NAME, Manifest, Sealer, open_chunk, open_model
 from labelwright.trust.seal.arrays import Array
-from labelwright.trust.seal.chunks import MODEL_CHUNK
+from labelwright.trust.seal.chunks import MODEL_CHUNK, about
 from labelwright.trust.seal.signing import PrivateKey
 from labelwright.trust.workload import Workload
 
@@ -81,6 +82,7 @@ class Room:
     read: Read
     write: Write
     expert: Expert = field(default_factory=NoExpert)
+    names: Names = field(default_factory=Names)
     used: list[dict[str, Any]] = field(default_factory=list)
     made: list[dict[str, Any]] = field(default_factory=list)
 
@@ -107,6 +109,7 @@ class Room:
         """(manifest, (number, arrays) of each chunk of the data, in order)."""
         id = self.workload.table("data")["id"]
         manifest, key = self.manifest(id), self.keys.key(id)
+        self.names.classes = tuple(about(manifest, key).get("classes", ()))
         opened = (
             (index, open_chunk(manifest, key, index, self.read(id, manifest.chunk(index))))
             for index in range(manifest.count)

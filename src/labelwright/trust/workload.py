@@ -31,7 +31,7 @@ _TABLES = {
     "result": {"model", "ledger"},
     "broker": {"key"},
     "expert": {"key"},
-    "host": {"data", "models", "output", "broker", "expert", "evidence", "tpm", "tcti"},
+    "host": {"data", "models", "broker", "cafile", "expert", "evidence", "tsm", "collateral", "certs", "tpm", "tcti"},
 }
 _NEEDED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "judge": {"models": ("quality", "classifier"), "result": ("ledger",)},
