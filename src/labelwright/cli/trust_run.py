@@ -282,7 +282,7 @@ def _sentence(workload: Workload, result: Result, output: Path) -> str:
 def _isolation(report: dict[str, Any]) -> str:
     if report["isolation"] == "hardware":
         return f"isolation: hardware ({report['evidence']})"
-    return f"isolation: none ({report['evidence']} evidence): root on the host can read the learner's memory"
+    return f"isolation: none ({report['evidence']} evidence): root on the host can read the learner's memory: rows, keys, models"
 
 
 def _bytes(path: Path) -> bytes:
