@@ -220,7 +220,7 @@ def _post(url: str) -> Callable[[bytes], bytes]:
 def _compared(told: dict[str, Any], ledger: str, folder: Any, output: Path | None) -> int:
     from labelwright.trust.chain import opened
     from labelwright.trust.report import matches
-    from labelwright.trust.seal import NAME, Manifest, as_store, reader
+    from labelwright.trust.seal import NAME, Manifest, about, as_store, reader
 
     if folder is None:
         raise SettingsError("the sealed ledger opens with its owner's keys only; give --keys")
@@ -237,7 +237,8 @@ def _compared(told: dict[str, Any], ledger: str, folder: Any, output: Path | Non
     key = folder.data_key(found[0].id)
     count = matches(told, found[0], key, place)
     if output is not None:
-        _decisions([arrays for _, arrays in opened(found[0], key, reader(found[0], place))], output)
+        entries = [arrays for _, arrays in opened(found[0], key, reader(found[0], place))]
+        _decisions(entries, about(found[0], key).get("classes", []), output)
     return count
 
 
@@ -248,30 +249,41 @@ def _of(kind: Any, text: bytes, signer: Any) -> Any:
         return None
 
 
-def _decisions(entries: list[dict[str, Any]], path: Path) -> None:
-    """Every row's decision as CSV, verdicts by word."""
+def _decisions(entries: list[dict[str, Any]], classes: list[str], path: Path) -> None:
+    """Every row's decision as CSV, verdicts by word and classes by name."""
     import csv
-
-    from labelwright.trust.answering import names_of
-    from labelwright.types import Verdict
 
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         names = list(entries[0]) if entries else []
         writer.writerow(["batch", *names])
         for number, arrays in enumerate(entries):
-            columns = [names_of(arrays) if n == "id" else a.tolist() for n, a in arrays.items()]
-            if "verdict" in names:
-                columns[names.index("verdict")] = [Verdict(v).word for v in arrays["verdict"].tolist()]
+            columns = [_column(name, arrays, classes) for name in names]
             writer.writerows([number, *row] for row in zip(*columns, strict=True))
+
+
+def _column(name: str, arrays: dict[str, Any], classes: list[str]) -> list[Any]:
+    from labelwright.trust.answering import names_of
+    from labelwright.types import NO_LABEL, Verdict
+
+    if name == "id":
+        return names_of(arrays)
+    values: list[Any] = arrays[name].tolist()
+    if name == "verdict":
+        return [Verdict(value).word for value in values]
+    if name in ("given", "label", "answered"):
+        return ["" if value == NO_LABEL else classes[value] if value < len(classes) else value for value in values]
+    return values
 
 
 def _sentence(workload: Workload, result: Result, output: Path) -> str:
     report = result.report
     verdicts = ", ".join(f"{count} {word}" for word, count in report["verdicts"].items())
     made = ", ".join(f"{made['id']} version {made['version']}" for made in report["sealed_results"])
+    count = len(report["entries"])
+    batches = f"{count:,} batch{'es' * (count != 1)}{': ' + verdicts if verdicts else ''}"
     lines = [
-        f"{workload.name}: {report['rows']:,} rows in {len(report['entries'])} batches{': ' + verdicts if verdicts else ''}",
+        f"{workload.name}: {report['rows']:,} rows in {batches}",
         f"sealed: {made}, in {output}; report: {output / 'report.jws'}",
         f"memory at most {result.told['peak'] / (1 << 20):.0f} MB of {workload.memory >> 20} MB",
         _isolation(report),
