@@ -103,7 +103,7 @@ def report(
 
 
 @trust.command(
-    epilog="Example: labelwright trust render workload.toml --kind gramine > labelwright.manifest.template\n\n"
+    epilog="Example: labelwright trust render workload.toml --kind gramine\n\n"
     "Check a manifest of your own: labelwright trust render --lint my.manifest"
 )
 def render(
