@@ -19,9 +19,9 @@ import pytest
 from helpers import call_cli
 from sklearn.linear_model import LogisticRegression
 from test_trust_run import broker_url, toml  # noqa: F401  (a fixture)
-from trust_run_help import Estate, blobs, now
+from trust_run_help import Estate, blobs
 
-from labelwright.trust import report, tier
+from labelwright.trust import tier
 from labelwright.trust.seal import jwk_of
 from labelwright.trust.workload import EXAMPLE
 
@@ -221,19 +221,3 @@ def enrolled(place: Path, tcti: str) -> str:
     for name, der in (("ak", cert), ("ek", ek), ("ek-chain-0", middle)):
         (tpm.folder / f"{name}.der").write_bytes(der)
     return TPM + lines
-
-
-def test_the_whole_path_with_a_software_tpm(estate: Estate, tpm: tuple[str, Path, str], broker_url: Any) -> None:  # noqa: F811
-    """Seal, broker, quote, verify, key, confined work, sealed results that their owner opens. Never affirming, isolation: none."""
-    tcti, folder, estate.policy = tpm
-    url = broker_url(estate.broker(estate.workload("predict")))
-    path = on_disk(estate, "predict", url, evidence="tpm", tpm=str(folder), tcti=tcti)
-    done = call_cli("trust", "run", path, "--output", estate.store)
-    assert done.returncode == 0, done.stderr
-    assert "isolation: none (tpm evidence)" in done.stdout
-    told = report.read((estate.store / "report.jws").read_bytes(), jwk_of(estate.keys.broker_key), now=now())
-    assert (told["evidence"], told["status"], told["isolation"]) == ("tpm", "warning", "none")
-    manifest, key = estate.opened("decided")
-    assert report.matches(told, manifest, key, str(estate.store / "decided")) == 3
-    done = call_cli("trust", "run", on_disk(estate, "predict", url, evidence="sim"), "--output", estate.store)
-    assert done.returncode == 2 and "sim" in done.stderr

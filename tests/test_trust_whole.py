@@ -21,9 +21,10 @@ from test_trust_confine import ROOT
 from test_trust_evidence_attesters import Mount, tsm  # noqa: F401  (a fixture)
 from test_trust_run import broker_url, toml  # noqa: F401  (a fixture)
 from test_trust_run_cli import tpm  # noqa: F401  (a fixture)
-from trust_run_help import Estate, blobs, now
+from trust_run_help import Estate, blobs, call, now
 from trust_vendors import FROZEN
 
+from labelwright.errors import SealError
 from labelwright.trust import chain, expert, report, tier
 from labelwright.trust.answering import serve
 from labelwright.trust.seal import Folder, jwk_of, open_model, reader
@@ -178,7 +179,8 @@ def test_a_host_of_its_own_user_carries_everything_and_finds_nothing(
         for id in ("quality", "classifier"):
             estate.seal_model(id, tier.write(tier.of_estimator(LogisticRegression().fit(X, given))))
     workload = estate.workload(mode, {"rad-duo": "1 GB", "qal": "512 MB"}.get(mode, "64 MB"), **_learn(mode))
-    where["broker"] = broker_url(estate.broker(workload))
+    app = estate.broker(workload)
+    where["broker"] = broker_url(app)
     if mode == "qal":
         end = expert.Expertise(
             estate.expert_key, jwk_of(estate.keys.broker_key), lambda asked: y[asked["keys"] - 7000], now, workloads=[workload.digest],
@@ -204,6 +206,9 @@ def test_a_host_of_its_own_user_carries_everything_and_finds_nothing(
     if mode != "judge":  # the learned model, by its owner
         manifest, key = estate.opened("learned")
         opened.append(open_model(manifest, key, Folder(estate.store / "learned")))
+        with pytest.raises(SealError):  # by its owner only
+            open_model(manifest, os.urandom(32), Folder(estate.store / "learned"))
+        assert call(app, "GET", "/kbs/v0/resource/default/key/learned", {}, b"")[0] == 401
         fresh, truth, _ = blobs(300, seed=5)
         assert (tier.read(opened[-1])[0].judge(fresh)[0].argmax(axis=1) == truth).mean() > 0.95
 
