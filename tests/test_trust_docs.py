@@ -83,6 +83,8 @@ def test_the_page_on_trusted_execution_works_as_it_stands(tmp_path: Path, monkey
             process.kill()
     made = {path.name for path in (tmp_path / "results").iterdir()}
     assert made == {"train-model", "train-decisions", "report.jws", "report.json"}
+    wrong = call_cli("trust", "unseal", "results/train-decisions", "ledger.csv")
+    assert wrong.returncode == 2 and "trust report REPORT.jws --ledger" in wrong.stderr
     assert (tmp_path / "model.safetensors").stat().st_size > 1000
     answered = list(csv.DictReader((tmp_path / "answered.csv").open()))
     assert sum(row["answered"] != "" for row in answered) >= 20  # at most 10 a chunk

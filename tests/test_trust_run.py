@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +313,52 @@ def test_an_altered_report_or_ledger_is_found_out(estate: Estate) -> None:
             report.read(bent, jwk_of(estate.keys.broker_key), now=now())
     with pytest.raises(RefusedError):
         report.read(result.text, jwk_of(new_key()), now=now())
+
+
+def test_pictures_reach_the_models_from_0_to_1() -> None:
+    from labelwright.trust import rehearsal, room
+    from labelwright.trust.seal import Memory, seal_data
+    from labelwright.trust.workload import EXAMPLE
+
+    owner, store = new_key(), Memory()
+    rows = {"X": np.full((4, 2, 2, 3), 51, np.uint8), "given": np.arange(4) % 2}
+    told = {"scale": 1 / 255, "classes": ["cat", "dog"]}
+    seal_data([rows], store, key=bytes(32), signing_key=owner, id="d", rows_per_chunk=4, about=told)
+    workload = Workload.from_toml(EXAMPLE)
+    small = replace(workload, tables={**workload.tables, "data": {"id": "d", "classes": 2}})
+    here = room.Room(small, rehearsal._Own(owner), lambda id, name: store.read(name), lambda id, name, content: None)
+    _, chunks = here.chunks()
+    ((_, arrays),) = chunks
+    assert arrays["X"].dtype == np.float32 and np.allclose(arrays["X"], 0.2) and here.names.classes == ("cat", "dog")
+
+
+def test_a_run_longer_than_the_brokers_sessions_attests_again(estate: Estate) -> None:
+    workload, at = estate.workload("predict"), [now()]
+
+    def later(done: int, of: int) -> None:
+        at[0] += timedelta(minutes=11)
+
+    result = estate.host(workload, app=estate.broker(workload, clock=lambda: at[0]), progress=later).run(workload)
+    told = report.read(result.text, jwk_of(estate.keys.broker_key), now=report.issued(result.text))
+    assert at[0] - now() > timedelta(minutes=30) and at[0] - report.issued(result.text) < timedelta(minutes=11)
+    manifest, key = estate.opened("decided")
+    assert report.matches(told, manifest, key, Folder(estate.store / "decided")) == 3
+
+
+def test_rows_that_rejoin_from_the_buffer_keep_their_owners_names() -> None:
+    from labelwright.trust.names import Names
+    from labelwright.types import row_keys
+
+    names = Names()
+    for number in range(3):
+        rows = {
+            "given": np.zeros(4, int),
+            "keys": 100 * number + np.arange(4),
+            "id": np.full((4, 32), number, np.uint8),
+        }
+        names.arrived(number, rows, waiting=row_keys(0, 4)[1:2])
+    told = names.told(np.concatenate([row_keys(2, 2), row_keys(0, 4)[1:2]]))
+    assert told["keys"].tolist() == [200, 201, 1] and told["id"][:, 0].tolist() == [2, 2, 0]
 
 
 def test_a_link_is_that_of_the_projects_own_ledger() -> None:

@@ -127,6 +127,65 @@ def test_render_and_lint(tmp_path: Path) -> None:
     )
 
 
+# ------------------------------------------------------------ an expert
+
+
+def test_an_expert_of_the_command_line(estate: Estate, tmp_path: Path) -> None:
+    key = tmp_path / "expert.pem"
+    done = call_cli("trust", "expert", "--key", key)
+    assert (
+        done.returncode == 0 and done.stdout.startswith("[expert]\nkey = { crv = ") and key.stat().st_mode & 0o077 == 0
+    )
+    assert json.loads(call_cli("trust", "expert", "--key", key, "--json").stdout)["key"]["kty"] == "EC"
+    path = on_disk(estate, "qal", "http://127.0.0.1:9")
+    done = call_cli("trust", "expert", path, "--key", key)
+    assert done.returncode == 2 and "names another expert than" in done.stderr
+    key.chmod(0o644)
+    assert "others can read" in call_cli("trust", "expert", "--key", key).stderr
+    key.chmod(0o600)
+    key.write_text("no key")
+    assert "holds no private key" in call_cli("trust", "expert", "--key", key).stderr
+
+
+def test_a_person_and_a_table_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from labelwright.cli.trust_expert import _person
+    from labelwright.errors import SettingsError
+    from labelwright.trust.answering import Answers
+
+    table = tmp_path / "rows.csv"
+    table.write_text("row,text,label\na,fine,good\nb,,\nc,ugh,ugly\n")
+    ids = np.zeros((4, 32), np.uint8)
+    ids[:, 0] = [ord(letter) for letter in "abcd"]
+    question = {"id": ids, "given": np.array([0, 1, 1, 1]), "keys": np.arange(4)}
+    named = question | {"classes": np.frombuffer(b'["bad", "good"]', np.uint8)}
+    assert Answers.read(table, "row", "label")(named).tolist() == [1, -1, -1, -1]  # empty, no class, not there
+    with pytest.raises(SettingsError, match="has no column 'id'"):
+        Answers.read(table, "id", "label")
+    said = iter(["goood", "good", "", "bad", "bad"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(said))
+    assert _person(named, Answers.read(table, "row", None)).tolist() == [1, -1, 0, 0]
+    assert "row a, labelled bad\n  row: a\n  text: fine" in capsys.readouterr().out
+
+
+def test_a_workload_is_drafted_checked_and_not_overwritten(
+    estate: Estate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABELWRIGHT_KEYS_PASSPHRASE", "a passphrase for the tests")
+    path, keys = on_disk(estate, "judge", "http://127.0.0.1:9"), estate.keys.path
+    told = json.loads(call_cli("trust", "workload", path, "--json").stdout)
+    assert told == {"digest": estate.workload("judge").digest.hex(), "mode": "judge", "code_is_here": True}
+    for arguments, sentence in [
+        ([path, "--mode", "judge"], "exists; name another file"),
+        ([tmp_path / "w.toml", "--mode", "judge"], "name their folder or address with --data"),
+        ([tmp_path / "w.toml", "--mode", "judge", "--data", estate.store / "rows", "--keys", keys], "without classes"),
+        ([tmp_path / "w.toml", "--mode", "qal", "--data", "x", "--expert", "[", "--keys", keys], "no public key"),
+    ]:
+        done = call_cli("trust", "workload", *arguments)
+        assert done.returncode == 2 and sentence in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    path.write_text(path.read_text() + '\n[learn]\nepochs = "many"\n')
+    assert "epochs = 'many' in [learn]; expected a whole number" in call_cli("trust", "workload", path).stderr
+
+
 # ------------------------------------------------------------ a software TPM
 
 
