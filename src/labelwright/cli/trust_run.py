@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 File = Annotated[Path, typer.Argument(help="the workload: what runs, on what, with how much memory")]
 MOST_ANSWER = 64 << 20
+EXPERT_SECONDS = 3600  # a person may take long over a chunk's questions
 
 
 @trust.command(
@@ -205,7 +206,7 @@ def _post(url: str) -> Callable[[bytes], bytes]:
     def deliver(message: bytes) -> bytes:
         request = Request(url, data=message, headers={"content-type": "application/octet-stream"})
         try:
-            with urlopen(request, timeout=600) as response:
+            with urlopen(request, timeout=EXPERT_SECONDS) as response:
                 content: bytes = response.read(MOST_ANSWER)
                 return content
         except HTTPError as error:

@@ -130,7 +130,11 @@ def serve(listening: socket.socket, answer: Callable[[bytes], bytes]) -> None:
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing is written down."""
 
-    server = HTTPServer(("", 0), Handler, bind_and_activate=False)
+    class Server(HTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Whoever hung up may ask again."""
+
+    server = Server(("", 0), Handler, bind_and_activate=False)
     server.socket.close()
     server.socket = listening
     try:
