@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -41,6 +42,12 @@ def typed(line: str) -> None:
         Path(output).write_text(done.stdout)
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
 def reviews(path: Path, name: str, seed: int) -> dict[str, str]:
     """A CSV as users have them; the right labels by row."""
     write_reviews(path / "all.csv", 300, seed=seed)
@@ -60,6 +67,7 @@ def test_the_page_on_trusted_execution_works_as_it_stands(tmp_path: Path, monkey
     reviews(tmp_path, "new.csv", 1)
     right = reviews(tmp_path, "reviews.csv", 0)
     (tmp_path / "truth.csv").write_text("rid,label\n" + "".join(f"{name},{label}\n" for name, label in right.items()))
+    ports = {usual: str(free_port()) for usual in ("8118", "8119")}
     running: list[subprocess.Popen[bytes]] = []
     blocks = commands()
     assert len(blocks) == 3
@@ -71,10 +79,15 @@ def test_the_page_on_trusted_execution_works_as_it_stands(tmp_path: Path, monkey
                 elif line.endswith(" &"):
                     log = tmp_path / f"log{len(running)}"
                     with log.open("wb") as out:
-                        running.append(subprocess.Popen([*PROGRAM, *shlex.split(line)[1:-1]], stdout=out, stderr=out))
+                        words = [*shlex.split(line)[1:-1], "--port", ports["8119" if " expert " in line else "8118"]]
+                        running.append(subprocess.Popen([*PROGRAM, *words], stdout=out, stderr=out))
                     waited_for(log, running[-1])
                 else:
                     typed(line)
+                    for path in tmp_path.glob("*.toml"):  # other tests may listen at the usual ports
+                        path.write_text(
+                            re.sub(r":(8118|8119)\b", lambda found: f":{ports[found[1]]}", path.read_text())
+                        )
             while running:
                 running[-1].terminate()
                 running.pop().wait(20)

@@ -221,7 +221,7 @@ def test_a_host_of_its_own_user_carries_everything_and_finds_nothing(
             f"\n{mode}, {kind} evidence: of {len(secrets):,} secrets none in {len(seen):,} bytes that user {uid} could read"
         )
         print(f"of the learner it saw {looked}\n{done.stdout.rstrip()}")
-    if mode == "rad-duo":
+    if mode == "qal":
         shot(estate, opened[-1])
 
 
