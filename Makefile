@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test lint soak bench bench-audit clean
+.PHONY: demo test lint soak bench bench-audit bench-trust clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,10 @@ soak: .venv/installed  ## the long fault tests: 50 kills, large fuzz runs
 bench: .venv/installed  ## speed and memory, each against a named rival in the same run
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/deep_speed.py --json experiments/results/deep-speed.json
+
+bench-trust: .venv/installed  ## sealing against raw AES-GCM, attestation, judging in 64 MB and training confined against unconfined
+	$(BIN)/python benchmarks/sealing.py
+	$(BIN)/python benchmarks/confined.py --json experiments/results/confined.json
 
 bench-audit: .venv/installed  ## the audit against cleanlab: quality, expert effort, speed; hours the first time, needs LABELWRIGHT_DATA
 	$(BIN)/python benchmarks/audit_cells.py

@@ -11,7 +11,7 @@ import pytest
 from helpers import run_cli, write_reviews
 from typer.main import get_command
 
-from labelwright.cli import bench, changes, look, run  # noqa: F401
+from labelwright.cli import bench, changes, look, run, trust  # noqa: F401
 from labelwright.cli.app import app
 
 QUICK = ("--classifier", "bayes", "--quality", "sgd", "--batch-size", "200")

@@ -189,11 +189,30 @@ def test_evidence_for_another_workload_is_refused(place: Place) -> None:
 
 
 def test_a_session_ends(place: Place) -> None:
-    client = place.client()
-    client.attest(collect, WORKLOAD)
+    cookie, nonce = begun(place)
+    attested(place, cookie, nonce)
+    assert fetched(place, cookie) == 200
     place.clock.forward(601)
-    with pytest.raises(RefusedError, match="is over"):
+    assert fetched(place, cookie) == 401
+
+
+def test_a_learner_whose_session_ended_while_it_worked_attests_again_with_the_same_key(place: Place) -> None:
+    client, times = place.client(), list[bytes]()
+
+    def counted(data: bytes) -> Any:
+        times.append(data)
+        return collect(data if len(times) < 3 else bytes(64))
+
+    with pytest.raises(SettingsError, match="nothing was attested"):
+        client.key  # noqa: B018
+    client.attest(counted, WORKLOAD)
+    key = client.key
+    place.clock.forward(601)
+    assert client.resource(NAME) == SECRET and client.key is key and len(set(times)) == 2
+    place.clock.forward(601)
+    with pytest.raises(RefusedError, match=r"\(401\).*another nonce"):  # and once only
         client.resource(NAME)
+    assert len(times) == 3
 
 
 def test_a_secret_for_one_workload_is_not_for_another(place: Place) -> None:

@@ -307,8 +307,8 @@ def test_another_tpms_credential_is_not_opened(soft: SoftTpm) -> None:
         enrol.challenge(soft.ek, (soft.middle,), bytes(loose), soft.policy(), now=soft.now)
 
 
-def test_a_tpm_of_a_known_maker_is_affirmed() -> None:
-    """A TPM of the test's own: its quote is put together by hand, as TPMS_ATTEST is laid out."""
+def test_a_tpm_of_a_known_maker_is_affirmed_only_where_the_policy_says_that_it_is_enough() -> None:
+    """It encrypts no memory, so isolation is none all the same. A TPM of the test's own, its quote put together by hand."""
     now, registers = datetime.now(UTC), {7: bytes(32)}
     ca, ca_key = enrol.make_ca("tests", now=now)
     maker, _ = enrol.make_ca("maker", now=now)
@@ -322,8 +322,13 @@ def test_a_tpm_of_a_known_maker_is_affirmed() -> None:
     text = f'kinds = ["tpm"]\n[tpm]\nek_roots = ["""{pem(maker)}"""]\nenrolment_roots = ["""{pem(ca)}"""]\n'
     policy = Policy.from_toml(f'{text}[tpm.pcrs]\n7 = "{"00" * 32}"')
     found = verify(piece, policy, report_data=DATA, now=now)
-    assert (found.status, found.isolation) == ("affirming", "hardware")
-    assert verify(piece, Policy.from_toml(text), report_data=DATA, now=now).status == "warning"
+    assert (found.status, found.isolation) == ("warning", "none") and "encrypts no memory" in found.reasons[0]
+    enough = f'{text}affirm = true\n[tpm.pcrs]\n7 = "{"00" * 32}"'
+    found = verify(piece, Policy.from_toml(enough), report_data=DATA, now=now)
+    assert (found.status, found.isolation) == ("affirming", "none")
+    assert Policy.from_toml(enough).describe()["isolation"] == "none is accepted"
+    for less in (f"{text}affirm = true", enough.replace("ek_roots", "test_roots")):
+        assert verify(piece, Policy.from_toml(less), report_data=DATA, now=now).status == "warning"
 
 
 def test_the_recorded_tpm_quote_with_an_enrolled_key() -> None:

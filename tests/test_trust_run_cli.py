@@ -19,9 +19,9 @@ import pytest
 from helpers import call_cli
 from sklearn.linear_model import LogisticRegression
 from test_trust_run import broker_url, toml  # noqa: F401  (a fixture)
-from trust_run_help import Estate, blobs, now
+from trust_run_help import Estate, blobs
 
-from labelwright.trust import report, tier
+from labelwright.trust import tier
 from labelwright.trust.seal import jwk_of
 from labelwright.trust.workload import EXAMPLE
 
@@ -127,6 +127,65 @@ def test_render_and_lint(tmp_path: Path) -> None:
     )
 
 
+# ------------------------------------------------------------ an expert
+
+
+def test_an_expert_of_the_command_line(estate: Estate, tmp_path: Path) -> None:
+    key = tmp_path / "expert.pem"
+    done = call_cli("trust", "expert", "--key", key)
+    assert (
+        done.returncode == 0 and done.stdout.startswith("[expert]\nkey = { crv = ") and key.stat().st_mode & 0o077 == 0
+    )
+    assert json.loads(call_cli("trust", "expert", "--key", key, "--json").stdout)["key"]["kty"] == "EC"
+    path = on_disk(estate, "qal", "http://127.0.0.1:9")
+    done = call_cli("trust", "expert", path, "--key", key)
+    assert done.returncode == 2 and "names another expert than" in done.stderr
+    key.chmod(0o644)
+    assert "others can read" in call_cli("trust", "expert", "--key", key).stderr
+    key.chmod(0o600)
+    key.write_text("no key")
+    assert "holds no private key" in call_cli("trust", "expert", "--key", key).stderr
+
+
+def test_a_person_and_a_table_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from labelwright.cli.trust_expert import _person
+    from labelwright.errors import SettingsError
+    from labelwright.trust.answering import Answers
+
+    table = tmp_path / "rows.csv"
+    table.write_text("row,text,label\na,fine,good\nb,,\nc,ugh,ugly\n")
+    ids = np.zeros((4, 32), np.uint8)
+    ids[:, 0] = [ord(letter) for letter in "abcd"]
+    question = {"id": ids, "given": np.array([0, 1, 1, 1]), "keys": np.arange(4)}
+    named = question | {"classes": np.frombuffer(b'["bad", "good"]', np.uint8)}
+    assert Answers.read(table, "row", "label")(named).tolist() == [1, -1, -1, -1]  # empty, no class, not there
+    with pytest.raises(SettingsError, match="has no column 'id'"):
+        Answers.read(table, "id", "label")
+    said = iter(["goood", "good", "", "bad", "bad"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(said))
+    assert _person(named, Answers.read(table, "row", None)).tolist() == [1, -1, 0, 0]
+    assert "row a, labelled bad\n  row: a\n  text: fine" in capsys.readouterr().out
+
+
+def test_a_workload_is_drafted_checked_and_not_overwritten(
+    estate: Estate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABELWRIGHT_KEYS_PASSPHRASE", "a passphrase for the tests")
+    path, keys = on_disk(estate, "judge", "http://127.0.0.1:9"), estate.keys.path
+    told = json.loads(call_cli("trust", "workload", path, "--json").stdout)
+    assert told == {"digest": estate.workload("judge").digest.hex(), "mode": "judge", "code_is_here": True}
+    for arguments, sentence in [
+        ([path, "--mode", "judge"], "exists; name another file"),
+        ([tmp_path / "w.toml", "--mode", "judge"], "name their folder or address with --data"),
+        ([tmp_path / "w.toml", "--mode", "judge", "--data", estate.store / "rows", "--keys", keys], "without classes"),
+        ([tmp_path / "w.toml", "--mode", "qal", "--data", "x", "--expert", "[", "--keys", keys], "no public key"),
+    ]:
+        done = call_cli("trust", "workload", *arguments)
+        assert done.returncode == 2 and sentence in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    path.write_text(path.read_text() + '\n[learn]\nepochs = "many"\n')
+    assert "epochs = 'many' in [learn]; expected a whole number" in call_cli("trust", "workload", path).stderr
+
+
 # ------------------------------------------------------------ a software TPM
 
 
@@ -221,19 +280,3 @@ def enrolled(place: Path, tcti: str) -> str:
     for name, der in (("ak", cert), ("ek", ek), ("ek-chain-0", middle)):
         (tpm.folder / f"{name}.der").write_bytes(der)
     return TPM + lines
-
-
-def test_the_whole_path_with_a_software_tpm(estate: Estate, tpm: tuple[str, Path, str], broker_url: Any) -> None:  # noqa: F811
-    """Seal, broker, quote, verify, key, confined work, sealed results that their owner opens. Never affirming, isolation: none."""
-    tcti, folder, estate.policy = tpm
-    url = broker_url(estate.broker(estate.workload("predict")))
-    path = on_disk(estate, "predict", url, evidence="tpm", tpm=str(folder), tcti=tcti)
-    done = call_cli("trust", "run", path, "--output", estate.store)
-    assert done.returncode == 0, done.stderr
-    assert "isolation: none (tpm evidence)" in done.stdout
-    told = report.read((estate.store / "report.jws").read_bytes(), jwk_of(estate.keys.broker_key), now=now())
-    assert (told["evidence"], told["status"], told["isolation"]) == ("tpm", "warning", "none")
-    manifest, key = estate.opened("decided")
-    assert report.matches(told, manifest, key, str(estate.store / "decided")) == 3
-    done = call_cli("trust", "run", on_disk(estate, "predict", url, evidence="sim"), "--output", estate.store)
-    assert done.returncode == 2 and "sim" in done.stderr

@@ -11,4 +11,4 @@ trust = typer.Typer(
 )
 app.add_typer(trust, name="trust")
 
-from labelwright.cli import trust_evidence, trust_run, trust_seal  # noqa: E402, F401  (they add their commands to trust)
+from labelwright.cli import trust_evidence, trust_expert, trust_run, trust_seal, trust_workload  # noqa: E402, F401  (they add their commands to trust)

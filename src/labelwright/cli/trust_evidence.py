@@ -250,7 +250,7 @@ def doctor(json: Json = False) -> None:
     if json:
         say(rows, as_json=True)
         return
-    console = Console(width=max(100, shutil.get_terminal_size().columns))
+    console = Console(width=max(72, shutil.get_terminal_size().columns))
     table = Table(title="Trusted execution environments", show_lines=True)
     for name in ("", "protects", "memory", "cost"):
         table.add_column(name)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 File = Annotated[Path, typer.Argument(help="the workload: what runs, on what, with how much memory")]
 MOST_ANSWER = 64 << 20
+EXPERT_SECONDS = 3600  # a person may take long over a chunk's questions
 
 
 @trust.command(
@@ -34,6 +35,9 @@ def run(
     no_cgroup: Annotated[
         bool, typer.Option("--no-cgroup", help="hold the memory budget by RLIMIT_AS, though a cgroup could be made")
     ] = False,
+    patience: Annotated[
+        float, typer.Option(min=1, help="seconds that the learner may be silent, over one chunk, before it is ended")
+    ] = 3600.0,
     json: Json = False,
 ) -> None:
     """Run a workload confined: sealed rows in; sealed model, sealed ledger and a signed public report out.
@@ -44,7 +48,7 @@ def run(
     from labelwright.trust.host import written
 
     host = _host(asked, workload.parent, output)
-    host.cgroup = not no_cgroup
+    host.cgroup, host.patience = not no_cgroup, patience
     if not json and sys.stderr.isatty():
         host.progress = lambda done, of: print(
             f"\r{done} of {of} chunks", end="\n" if done == of else "", file=sys.stderr
@@ -100,7 +104,7 @@ def report(
 
 
 @trust.command(
-    epilog="Example: labelwright trust render workload.toml --kind gramine > labelwright.manifest.template\n\n"
+    epilog="Example: labelwright trust render workload.toml --kind gramine\n\n"
     "Check a manifest of your own: labelwright trust render --lint my.manifest"
 )
 def render(
@@ -137,7 +141,6 @@ def _workload(path: Path) -> Workload:
 
 def _host(workload: Workload, folder: Path, output: Path) -> Host:
     """The host that the table [host] describes; relative paths count from the workload's folder."""
-    from labelwright.trust.attester import collect
     from labelwright.trust.broker import http_send
     from labelwright.trust.host import Host
     from labelwright.trust.seal import as_store
@@ -160,22 +163,41 @@ def _host(workload: Workload, folder: Path, output: Path) -> Host:
             )
         stores[id] = place(f"{told['models']}/{id}")
     outputs = {id: as_store(output / id) for id in workload.table("result").values()}
-    kind = told.get("evidence", "sim")
-    options: dict[str, Any] = {"folder": folder / told["tpm"]} if "tpm" in told else {}
-    options |= {"tcti": told["tcti"]} if "tcti" in told else {}
     return Host(
         stores,
         outputs,
-        http_send(told["broker"]),
-        lambda data: collect(kind, data, **options),
-        kind=kind,
+        http_send(told["broker"], cafile=str(folder / told["cafile"]) if "cafile" in told else None),
+        _collector(told, folder),
+        kind=told.get("evidence", "sim"),
         expert=_post(told["expert"]) if "expert" in told else None,
     )
 
 
+def _collector(told: dict[str, str], folder: Path) -> Callable[[bytes], Any]:
+    """How this machine's evidence is collected. What a vendor publishes about the platform goes along; the verifier checks it."""
+    from dataclasses import replace
+
+    from labelwright.trust.attester import collect
+
+    kind, options = told.get("evidence", "sim"), dict[str, Any]()
+    if kind == "tpm":
+        options["folder"] = folder / told.get("tpm", "tpm")
+        options |= {"tcti": told["tcti"]} if "tcti" in told else {}
+    if "tsm" in told and kind in ("tdx", "snp", "cca"):
+        options["root"] = folder / told["tsm"]
+    collateral = _bytes(folder / told["collateral"]) if "collateral" in told else b""
+    certs = tuple(_bytes(folder / name.strip()) for name in told["certs"].split(",")) if "certs" in told else ()
+
+    def collected(data: bytes) -> Any:
+        evidence = collect(kind, data, **options)
+        return replace(evidence, certs=(*evidence.certs, *certs), collateral=collateral or evidence.collateral)
+
+    return collected
+
+
 def _post(url: str) -> Callable[[bytes], bytes]:
     """Questions by HTTP to where the expert listens: ciphertext both ways."""
-    from urllib.error import URLError
+    from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
     if not url.startswith(("http://", "https://")):
@@ -184,9 +206,12 @@ def _post(url: str) -> Callable[[bytes], bytes]:
     def deliver(message: bytes) -> bytes:
         request = Request(url, data=message, headers={"content-type": "application/octet-stream"})
         try:
-            with urlopen(request, timeout=600) as response:
+            with urlopen(request, timeout=EXPERT_SECONDS) as response:
                 content: bytes = response.read(MOST_ANSWER)
                 return content
+        except HTTPError as error:
+            said = error.read(2000).decode("utf-8", "replace")
+            raise TrustError(f"the expert at {url} refused ({error.code}): {said}") from error
         except (URLError, OSError) as error:
             raise TrustError(f"the expert at {url} did not answer ({error}); check that it runs there") from error
 
@@ -196,7 +221,7 @@ def _post(url: str) -> Callable[[bytes], bytes]:
 def _compared(told: dict[str, Any], ledger: str, folder: Any, output: Path | None) -> int:
     from labelwright.trust.chain import opened
     from labelwright.trust.report import matches
-    from labelwright.trust.seal import NAME, Manifest, as_store, reader
+    from labelwright.trust.seal import NAME, Manifest, about, as_store, reader
 
     if folder is None:
         raise SettingsError("the sealed ledger opens with its owner's keys only; give --keys")
@@ -213,7 +238,8 @@ def _compared(told: dict[str, Any], ledger: str, folder: Any, output: Path | Non
     key = folder.data_key(found[0].id)
     count = matches(told, found[0], key, place)
     if output is not None:
-        _decisions([arrays for _, arrays in opened(found[0], key, reader(found[0], place))], output)
+        entries = [arrays for _, arrays in opened(found[0], key, reader(found[0], place))]
+        _decisions(entries, about(found[0], key).get("classes", []), output)
     return count
 
 
@@ -224,29 +250,41 @@ def _of(kind: Any, text: bytes, signer: Any) -> Any:
         return None
 
 
-def _decisions(entries: list[dict[str, Any]], path: Path) -> None:
-    """Every row's decision as CSV, verdicts by word."""
+def _decisions(entries: list[dict[str, Any]], classes: list[str], path: Path) -> None:
+    """Every row's decision as CSV, verdicts by word and classes by name."""
     import csv
-
-    from labelwright.types import Verdict
 
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         names = list(entries[0]) if entries else []
         writer.writerow(["batch", *names])
         for number, arrays in enumerate(entries):
-            columns = [
-                [Verdict(v).word for v in a.tolist()] if n == "verdict" else a.tolist() for n, a in arrays.items()
-            ]
+            columns = [_column(name, arrays, classes) for name in names]
             writer.writerows([number, *row] for row in zip(*columns, strict=True))
+
+
+def _column(name: str, arrays: dict[str, Any], classes: list[str]) -> list[Any]:
+    from labelwright.trust.answering import names_of
+    from labelwright.types import NO_LABEL, Verdict
+
+    if name == "id":
+        return names_of(arrays)
+    values: list[Any] = arrays[name].tolist()
+    if name == "verdict":
+        return [Verdict(value).word for value in values]
+    if name in ("given", "label", "answered"):
+        return ["" if value == NO_LABEL else classes[value] if value < len(classes) else value for value in values]
+    return values
 
 
 def _sentence(workload: Workload, result: Result, output: Path) -> str:
     report = result.report
     verdicts = ", ".join(f"{count} {word}" for word, count in report["verdicts"].items())
     made = ", ".join(f"{made['id']} version {made['version']}" for made in report["sealed_results"])
+    count = len(report["entries"])
+    batches = f"{count:,} batch{'es' * (count != 1)}{': ' + verdicts if verdicts else ''}"
     lines = [
-        f"{workload.name}: {report['rows']:,} rows in {len(report['entries'])} batches{': ' + verdicts if verdicts else ''}",
+        f"{workload.name}: {report['rows']:,} rows in {batches}",
         f"sealed: {made}, in {output}; report: {output / 'report.jws'}",
         f"memory at most {result.told['peak'] / (1 << 20):.0f} MB of {workload.memory >> 20} MB",
         _isolation(report),
@@ -257,7 +295,7 @@ def _sentence(workload: Workload, result: Result, output: Path) -> str:
 def _isolation(report: dict[str, Any]) -> str:
     if report["isolation"] == "hardware":
         return f"isolation: hardware ({report['evidence']})"
-    return f"isolation: none ({report['evidence']} evidence): root on the host can read the learner's memory"
+    return f"isolation: none ({report['evidence']} evidence): root on the host can read the learner's memory: rows, keys, models"
 
 
 def _bytes(path: Path) -> bytes:

@@ -52,6 +52,13 @@ def seal(
     chunk_mb: Annotated[
         float, typer.Option(min=0.001, help="megabytes a chunk: what the learner holds at a time")
     ] = 4.0,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="rows a chunk instead: a chunk is a batch of the learner's loop")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="sealed rows whose features and classes these are to have, for a model learned on them"),
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(help="all labels, comma-separated; default: those of the first rows")
     ] = None,
@@ -82,7 +89,8 @@ def seal(
         from labelwright.streams import Columns
 
         columns = Columns(label, id, trusted_column, None, None, listed(drop))
-        rows = {"classes": listed(classes) or None, "clean_rows": clean_rows, "strict": strict}
+        rows: dict[str, Any] = {"classes": listed(classes) or None, "clean_rows": clean_rows, "strict": strict}
+        rows |= {"batch_size": batch_size, "like": None if like is None else _described(folder, like)}
         manifest, aside = _seal_rows(source, store, columns, chunk, rows, options)
     folder.versions.advance(manifest.id, manifest.version, manifest.digest)
     told = _told(manifest) | {
@@ -116,6 +124,7 @@ def _seal_rows(
     from labelwright.trust.seal import seal_data
     from labelwright.trust.seal.tables import Sealable
 
+    size = rows.pop("batch_size")
     held = Sealable(open_source(source), columns, **rows)
     parts = iter(held)
     first = next(parts, None)
@@ -124,7 +133,7 @@ def _seal_rows(
         raise DataError(f"{source} holds no usable row{why}; nothing was sealed")
     row = sum(array.nbytes for array in first.values()) / len(first["given"])
     manifest = seal_data(
-        chain([first], parts), store, rows_per_chunk=max(1, int(chunk / row)), about=held.about, **options
+        chain([first], parts), store, rows_per_chunk=size or max(1, int(chunk / row)), about=held.about, **options
     )
     return manifest, held.set_aside
 
@@ -154,12 +163,24 @@ def unseal(
             f"{keys} has no key {manifest.key_id}, which {store} was sealed with; name the right --keys"
         )
     check(manifest, held.content, place)
+    if manifest.kind == "ledger":
+        raise SettingsError(
+            f"{store} holds a sealed ledger; read it with: labelwright trust report REPORT.jws --ledger {store} --output decisions.csv"
+        )
     if manifest.kind == "data":
         write_tables(tables_of(manifest, held.content, place), output)
     else:
         write_bytes(open_model(manifest, held.content, place), output)
     text = f"{manifest.kind} {manifest.id!r} version {manifest.version}, checked and written to {output}"
     say(_told(manifest) | {"output": str(output)}, as_json=json, text=text)
+
+
+def _described(folder: KeyFolder, store: str) -> dict[str, Any]:
+    """What was sealed with rows about their features and classes."""
+    from labelwright.trust.seal import about, as_store
+
+    manifest = _manifest(folder, as_store(store), store)
+    return about(manifest, folder.data_key(manifest.id))
 
 
 def _manifest(folder: KeyFolder, place: Store, store: str) -> Manifest:

@@ -52,9 +52,9 @@ class SealedLedger:
         self.entries.append(told)
         self._put(seq, self._sealer.add(content))
 
-    def done(self, signing_key: PrivateKey) -> Manifest:
-        """The signed manifest, with the head of the chain."""
-        return self._sealer.done(signing_key, about={"head": self.head})
+    def done(self, signing_key: PrivateKey, *, classes: Sequence[str] = ()) -> Manifest:
+        """The signed manifest, with the head of the chain. classes: what the owner calls the classes; sealed with it."""
+        return self._sealer.done(signing_key, about={"head": self.head, "classes": list(classes)})
 
 
 def opened(manifest: Manifest, key: bytes, read: Callable[[int], bytes | None]) -> list[tuple[str, dict[str, Array]]]:

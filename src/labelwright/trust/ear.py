@@ -21,6 +21,7 @@ LIFETIME = 300  # seconds
 SKEW = 60  # seconds that two clocks may differ
 TRUST = {"affirming": 2, "warning": 32, "contraindicated": 96}  # AR4SI's scale
 MEMBERS = {"eat_profile", "iat", "exp", "ear.verifier-id", "submods", "eat_nonce", "cnf"}
+WORKLOAD = "labelwright.workload"  # a private claim: hexadecimal SHA-256 of what the evidence was bound to
 
 
 def token(
@@ -31,10 +32,12 @@ def token(
     tee_key: dict[str, Any],
     now: datetime,
     lifetime: int = LIFETIME,
+    workload: bytes | None = None,
 ) -> str:
     """Sign a verdict.
 
     key: EC P-256. nonce: the conversation's. tee_key: JWK of the ephemeral key that the evidence was bound to (public members only).
+    workload: digest that the evidence was bound to.
     """
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -50,6 +53,7 @@ def token(
         "cnf": {"jwk": {name: tee_key[name] for name in ("crv", "kty", "x", "y") if name in tee_key}},
         "submods": {appraisal.kind: _submodule(appraisal)},
     }
+    claims |= {} if workload is None else {WORKLOAD: workload.hex()}
     signed = ".".join(
         _b64(json.dumps(part, sort_keys=True, separators=(",", ":")).encode()) for part in (HEADER, claims)
     )
@@ -90,7 +94,7 @@ def read(text: str, public_key: EllipticCurvePublicKey, *, now: datetime) -> dic
         public_key.verify(encode_dss_signature(r, s), f"{parts[0]}.{parts[1]}".encode(), ec.ECDSA(hashes.SHA256()))
     except (InvalidSignature, ValueError) as error:
         raise RefusedError("the token was not signed by this verifier, or was altered") from error
-    claims = read_object(body, "the token", MEMBERS, needs=MEMBERS)
+    claims = read_object(body, "the token", MEMBERS | {WORKLOAD}, needs=MEMBERS)
     _check(claims, int(now.timestamp()))
     return claims
 

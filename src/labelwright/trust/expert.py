@@ -8,7 +8,7 @@ The expert accepts a learner only with a token that the broker signed for that l
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 
 import numpy as np
@@ -20,12 +20,15 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from labelwright.errors import RefusedError, TrustError
 from labelwright.trust.evidence import canonical_key
+from labelwright.trust.names import Names
 from labelwright.trust.seal import jwk_of, key_of, packed, unpacked
-from labelwright.types import NO_LABEL, Answer, Floats, Ints, Queries
+from labelwright.trust.seal.arrays import Array
+from labelwright.types import NO_LABEL, Answer, Ints, Queries
 
 Deliver = Callable[[bytes], bytes]
-Decide = Callable[[Floats, Ints, Ints], Ints]
-"""(X, given, keys) -> (n,) the true class of each row, or NO_LABEL."""
+Decide = Callable[[Mapping[str, Array]], Ints]
+"""The question's arrays -> (n,) the true class of each row, or NO_LABEL. ``X``: features, ``given``: classes, ``keys``: the owner's
+keys of the rows; where the owner sealed them, ``id``: (n, 32) ids as UTF-8 and ``classes``: the classes' names, JSON as bytes."""
 _HEAD = 4
 _MOST_HEAD = 1 << 16
 
@@ -74,26 +77,36 @@ class Channel:
 class SealedExpert:
     """The learner's view of an expert behind the host: an :class:`~labelwright.experts.Expert`.
 
-    deliver: carries bytes to the expert and brings the answer. token: the broker's verdict on this learner.
+    deliver: carries bytes to the expert and brings the answer. token: the broker's verdict on this learner. names: what the owner
+    calls the rows.
     """
 
     name = "expert"
 
-    def __init__(self, channel: Channel, own: Mapping[str, str], token: str, deliver: Deliver):
-        self._channel, self._deliver = channel, deliver
+    def __init__(self, channel: Channel, own: Mapping[str, str], token: str, deliver: Deliver, *, names: Names):
+        self._channel, self._deliver, self._names = channel, deliver, names
         self._head = json.dumps({"token": token, "key": dict(own)}).encode()
+
+    def greet(self) -> None:
+        """An empty question, while the broker's token is fresh: the expert admits this learner, or the work need not begin."""
+        if self._channel.open(self._deliver(self._message(b""))):
+            raise TrustError("the expert answered before it was asked; give the workload's own expert")
+
+    def _message(self, content: bytes) -> bytes:
+        return len(self._head).to_bytes(_HEAD, "big") + self._head + self._channel.seal(content)
 
     def ask(self, queries: Queries) -> Iterator[Answer]:
         """The expert's answers, sealed both ways. Raises TrustError for a message that is not the expert's."""
         if not len(queries):
             return
         rows = queries.rows
-        asked = bytes(packed({"X": rows.X, "given": rows.y, "keys": rows.keys}))
-        message = len(self._head).to_bytes(_HEAD, "big") + self._head + self._channel.seal(asked)
-        said = unpacked(self._channel.open(self._deliver(message)))
-        if set(said) != {"keys", "label"} or not (said["keys"] == rows.keys).all():
+        told = self._names.told(rows.keys)
+        classes = np.frombuffer(json.dumps(self._names.classes).encode(), np.uint8)
+        asked = bytes(packed({"X": rows.X, "given": rows.y, "classes": classes, **told}))
+        said = unpacked(self._channel.open(self._deliver(self._message(asked))))
+        if set(said) != {"keys", "label"} or not np.array_equal(said["keys"], told["keys"]):
             raise TrustError("the expert answered other questions than were put; ask again")
-        for key, label in zip(said["keys"], said["label"], strict=True):
+        for key, label in zip(rows.keys, said["label"], strict=True):
             yield Answer(int(key), int(label), self.name)
 
     def collect(self, outstanding: Queries) -> Iterator[Answer]:
@@ -105,11 +118,14 @@ class Expertise:
     """The expert's end: opens questions of learners whom the broker vouches for, and seals the answers.
 
     key: the expert's own. broker: the broker's public key. decide: says the true class of rows. clock: now, with a time zone.
+    workloads: digests that are answered; none: every workload that the broker vouches for.
     """
 
     def __init__(
-        self, key: ec.EllipticCurvePrivateKey, broker: Mapping[str, str], decide: Decide, clock: Callable[[], datetime]
-    ):
+        self, key: ec.EllipticCurvePrivateKey, broker: Mapping[str, str], decide: Decide, clock: Callable[[], datetime],
+        *, workloads: Collection[bytes] = (),
+    ):  # fmt: skip
+        self._workloads = {digest.hex() for digest in workloads}
         self._key, self._broker, self._decide, self._clock = key, key_of(broker), decide, clock
         self._channels: dict[bytes, Channel] = {}
         self.answered = 0
@@ -126,8 +142,11 @@ class Expertise:
                 "the question has no token and key of a learner; expected what a confined learner sends"
             ) from error
         channel = self._channels.get(name) or self._admitted(name, token, jwk)
-        asked = unpacked(channel.open(message[_HEAD + size :]))
-        label = np.asarray(self._decide(asked["X"], asked["given"], asked["keys"]), np.int64)
+        content = channel.open(message[_HEAD + size :])
+        if not content:
+            return channel.seal(b"")
+        asked = unpacked(content)
+        label = np.asarray(self._decide(asked), np.int64)
         self.answered += int((label != NO_LABEL).sum())
         return channel.seal(bytes(packed({"keys": asked["keys"], "label": label})))
 
@@ -137,5 +156,9 @@ class Expertise:
         claims = ear.read(token, self._broker, now=self._clock())  # type: ignore[arg-type]
         if canonical_key(claims["cnf"]["jwk"]) != name:
             raise RefusedError("the broker vouches for another key than the one that asks; nothing was answered")
+        if self._workloads and claims.get(ear.WORKLOAD) not in self._workloads:
+            raise RefusedError(
+                "the learner that asks runs another workload than this expert answers; nothing was answered"
+            )
         self._channels[name] = Channel(self._key, jwk, learner=False)
         return self._channels[name]

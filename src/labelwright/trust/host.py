@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from labelwright.errors import RefusedError, TrustError
 from labelwright.trust.broker import Send
 from labelwright.trust.confine import cgroups
 from labelwright.trust.seal import NAME, Store
-from labelwright.trust.wire import Handler, Message, Wire, WireError, serve
+from labelwright.trust.wire import Handler, Message, SilenceError, Wire, WireError, serve
 from labelwright.trust.workload import MEGABYTE, Workload
 
 Collect = Callable[[bytes], Any]
@@ -37,7 +38,8 @@ class Host:
 
     stores: sealed things by name, to read. outputs: where results go, by name; both hold ciphertext only. send: carries requests to
     the broker. collect: 64 bytes of report data -> evidence. expert: carries a sealed question to the expert and brings the answer.
-    progress: told (chunks done, chunks in all). memory_by: "cgroup" where this user may make one, else "rlimit".
+    progress: told (chunks done, chunks in all). patience: seconds that the learner may be silent, for one chunk's training, before it
+    is ended. memory_by: "cgroup" where this user may make one, else "rlimit".
     """
 
     stores: Mapping[str, Store]
@@ -48,6 +50,7 @@ class Host:
     expert: Callable[[bytes], bytes] | None = None
     progress: Callable[[int, int], None] | None = None
     cgroup: bool = True
+    patience: float = 3600.0
     tap: Callable[[str, bytes], None] | None = None
     told: dict[str, Any] = field(default_factory=dict)
     _began: float = 0.0
@@ -56,6 +59,10 @@ class Host:
         """Run the workload confined. Raises RefusedError when it needs more memory than it may have, or TrustError with what the
         learner or the broker refused; whatever was finished before stays as it is."""
         here, there = socket.socketpair()
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            here.setsockopt(
+                socket.SOL_SOCKET, option, struct.pack("@ll", int(self.patience), int(self.patience % 1 * 1e6))
+            )
         group = cgroups.make(workload.memory) if self.cgroup else None
         with here, there:
             child = subprocess.Popen(
@@ -69,6 +76,12 @@ class Host:
                     group.add(child.pid)
                 result = self._served(Wire(here.fileno()), workload, group is not None)
                 return replace(result, told={**result.told, "peak": peak(child.pid)})
+            except SilenceError:
+                child.kill()
+                raise TrustError(
+                    f"the learner was silent for {self.patience:g} s and was ended; nothing that was finished before is lost: give it "
+                    "more --patience, or seal the data in smaller chunks"
+                ) from None
             except WireError as error:
                 last = _last_words(Wire(here.fileno()))
                 if last is not None:

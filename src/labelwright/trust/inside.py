@@ -15,11 +15,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from labelwright.errors import RefusedError, SealError, SettingsError, TrustError
+from labelwright.errors import EvidenceError, RefusedError, SealError, SettingsError, TrustError
 from labelwright.trust.confine import Limits, confine, enter
 from labelwright.trust.wire import Message, Wire
 
-NOTHING_TO_TELL = (RefusedError, SealError, SettingsError, TrustError)
+NOTHING_TO_TELL = (EvidenceError, RefusedError, SealError, SettingsError, TrustError)
 """Errors whose sentences name files, chunks and settings, never a row."""
 REPORT = "labelwright-report+json"
 
@@ -78,7 +78,7 @@ def _learner(wire: Wire, workload: Any, held: Mapping[str, Any], kind: str) -> M
 
     room = Room(workload, BrokerKeys(client), read, write)
     if "expert" in workload.tables:
-        room.expert = _expert(wire, workload, client)
+        room.expert = _expert(wire, workload, client, room)
     figures = work(room, lambda done, of: wire.send(Message("progress", {"done": done, "of": of})))
     return _report(workload, room, figures, held, client)
 
@@ -96,20 +96,18 @@ def _relayed(wire: Wire) -> Any:
     return send
 
 
-def _attested_key(client: Any) -> Any:
-    key = getattr(client, "key", None) or client._key
-    if key is None:
-        raise TrustError("nothing was attested yet")
-    return key
-
-
-def _expert(wire: Wire, workload: Any, client: Any) -> Any:
+def _expert(wire: Wire, workload: Any, client: Any, room: Any) -> Any:
     from labelwright.trust.expert import Channel, SealedExpert
     from labelwright.trust.seal import jwk_of
 
-    own = _attested_key(client)
-    channel = Channel(own, workload.table("expert")["key"], learner=True)
-    return SealedExpert(channel, jwk_of(own), client.token, lambda message: bytes(wire.ask("expert", message).body))
+    channel = Channel(client.key, workload.table("expert")["key"], learner=True)
+
+    def deliver(message: bytes) -> bytes:
+        return bytes(wire.ask("expert", message).body)
+
+    expert = SealedExpert(channel, jwk_of(client.key), client.token, deliver, names=room.names)
+    expert.greet()
+    return expert
 
 
 def _report(workload: Any, room: Any, figures: Mapping[str, Any], held: Mapping[str, Any], client: Any) -> Message:
@@ -117,7 +115,7 @@ def _report(workload: Any, room: Any, figures: Mapping[str, Any], held: Mapping[
     from labelwright.trust.seal import jwk_of
     from labelwright.trust.seal.signing import signed_text
 
-    key = _attested_key(client)
+    key = client.key
     told = {
         "workload": workload.name,
         "digest": workload.digest.hex(),
@@ -156,7 +154,10 @@ def _told(error: BaseException) -> dict[str, Any]:
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return {"reason": "memory", "sentence": ""}
     if isinstance(error, NOTHING_TO_TELL):
-        return {"reason": type(error).__name__, "sentence": str(error)[:2000]}
+        kind = next(
+            kind for kind in NOTHING_TO_TELL if isinstance(error, kind)
+        )  # whose subclasses the host need not know
+        return {"reason": kind.__name__, "sentence": str(error)[:2000]}
     trace, place = error.__traceback__, ""
     while trace is not None:
         place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"

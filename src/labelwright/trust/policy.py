@@ -77,12 +77,16 @@ class SnpRules:
 
 @dataclass(frozen=True)
 class TpmRules:
-    """``[tpm]``: expected registers, CAs of TPM makers, test-only CAs of software TPMs, CAs that enrolled the quoting keys."""
+    """``[tpm]``: expected registers, CAs of TPM makers, test-only CAs of software TPMs, CAs that enrolled the quoting keys.
+
+    affirm: a maker's TPM whose registers are as expected is affirming, though it encrypts no memory and isolation stays none.
+    """
 
     pcrs: dict[int, Texts] = field(default_factory=dict)
     ek_roots: Texts = ()
     test_roots: Texts = ()
     enrolment_roots: Texts = ()
+    affirm: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,8 @@ class Policy:
 
     def _isolation(self) -> str:
         weak = self.sim or any(self.certificates[f"{t}.test_roots"] for t in ("tdx", "sgx", "snp", "tpm", "h100"))
-        return "none is accepted" if weak and "warning" in self.accept else "hardware is asked for"
+        weak = weak or "tpm" in self.kinds
+        return "none is accepted" if (weak and "warning" in self.accept) or self.tpm.affirm else "hardware is asked for"
 
     @cached_property
     def certificates(self) -> dict[str, tuple[Certificate, ...]]:
@@ -251,7 +256,7 @@ def _rules(kind: type[Rules], table: Any, where: str, folder: Path) -> Rules:
             values[key] = _hexes(value, name, None)
         elif key == "refused_advisories":
             values[key] = _texts(value, name)
-        elif key in ("allow_migration", "require_crl"):
+        elif key in ("allow_migration", "require_crl", "affirm"):
             values[key] = _of(value, bool, name)
         else:
             values[key] = _of(value, int, name)

@@ -52,6 +52,8 @@ def read(text: bytes, broker: Mapping[str, str], *, now: datetime) -> dict[str, 
             raise SealError(
                 "the report is signed by another key than the broker vouched for; it was put in another's place"
             )
+        if claims.get(ear.WORKLOAD) != said["digest"]:
+            raise SealError("the report tells of another workload than the broker vouched for; it was altered")
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, SealError):
             raise

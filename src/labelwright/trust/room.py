@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from labelwright.errors import RefusedError, SealError
 from labelwright.experts import Expert, NoExpert
 from labelwright.trust.broker import Client, Version
 from labelwright.trust.chain import SealedLedger
+from labelwright.trust.names import Names
 from labelwright.trust.seal import NAME, Manifest, Sealer, open_chunk, open_model
 from labelwright.trust.seal.arrays import Array
-from labelwright.trust.seal.chunks import MODEL_CHUNK
+from labelwright.trust.seal.chunks import MODEL_CHUNK, about
 from labelwright.trust.seal.signing import PrivateKey
 from labelwright.trust.workload import Workload
 
@@ -81,6 +84,7 @@ class Room:
     read: Read
     write: Write
     expert: Expert = field(default_factory=NoExpert)
+    names: Names = field(default_factory=Names)
     used: list[dict[str, Any]] = field(default_factory=list)
     made: list[dict[str, Any]] = field(default_factory=list)
 
@@ -107,8 +111,10 @@ class Room:
         """(manifest, (number, arrays) of each chunk of the data, in order)."""
         id = self.workload.table("data")["id"]
         manifest, key = self.manifest(id), self.keys.key(id)
+        said = about(manifest, key)
+        self.names.classes = tuple(said.get("classes", ()))
         opened = (
-            (index, open_chunk(manifest, key, index, self.read(id, manifest.chunk(index))))
+            (index, _scaled(open_chunk(manifest, key, index, self.read(id, manifest.chunk(index))), said.get("scale")))
             for index in range(manifest.count)
         )
         return manifest, opened
@@ -122,7 +128,11 @@ class Room:
         """(a ledger of ``count`` entries, what ends it)."""
         sealer = self._sealer(self.workload.table("result")["ledger"], count, "ledger")
         ledger = SealedLedger(sealer, lambda index, chunk: self.write(sealer.id, _chunk(sealer, index), chunk))
-        return ledger, lambda: self._finished(sealer.id, ledger.done(self.keys.signing_key(sealer.id)))
+
+        def end() -> None:
+            self._finished(sealer.id, ledger.done(self.keys.signing_key(sealer.id), classes=self.names.classes))
+
+        return ledger, end
 
     def seal_model(self, content: bytes) -> None:
         """Seal the learned model as the result, its next version."""
@@ -146,6 +156,11 @@ class Room:
             ) from error
         self.write(id, NAME, manifest.text)
         self.made.append({"id": id, "version": manifest.version, "manifest": manifest.digest.hex()})
+
+
+def _scaled(arrays: dict[str, Array], scale: float | None) -> dict[str, Array]:
+    """Pictures are sealed as whole numbers; the models see them from 0 to 1, as ``labelwright run`` shows them."""
+    return arrays if scale is None else {**arrays, "X": arrays["X"] * np.float32(scale)}
 
 
 def _chunk(sealer: Sealer, index: int) -> str:

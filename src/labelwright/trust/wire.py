@@ -26,6 +26,10 @@ class WireError(TrustError):
     """The other end of the wire sent what is no message, or hung up."""
 
 
+class SilenceError(WireError):
+    """The other end neither spoke nor listened for as long as the socket waits."""
+
+
 @dataclass(frozen=True)
 class Message:
     """One message. kind: what is asked or answered. fields: JSON values. body: bytes.
@@ -126,6 +130,8 @@ class Wire:
         try:
             while view:
                 view = view[os.write(self.fd, view[:_PIECE]) :]
+        except BlockingIOError as error:
+            raise SilenceError("the other end does not listen") from error
         except OSError as error:
             raise WireError(f"the other end hung up ({error.strerror}); nothing more can be sent") from error
 
@@ -134,6 +140,8 @@ class Wire:
         while len(out) < count:
             try:
                 piece = os.read(self.fd, min(count - len(out), _PIECE))
+            except BlockingIOError as error:
+                raise SilenceError("the other end does not speak") from error
             except OSError as error:
                 raise WireError(f"the other end cannot be heard ({error.strerror})") from error
             if not piece:

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from labelwright.errors import DataError, SettingsError
+from labelwright.learners import RowMemory
 from labelwright.loop import Forgetful, Parts, System
 from labelwright.trust.chain import SealedLedger
+from labelwright.trust.names import Names
 from labelwright.trust.room import Room
 from labelwright.trust.seal.arrays import Array
 from labelwright.trust.tier.judging import Fixed, Judge
 from labelwright.trust.tier.saved import of_estimator, read, write
 from labelwright.trust.workload import Workload
-from labelwright.types import NO_LABEL, Answers, Batch, Corrections, Split, Verdict
+from labelwright.types import NO_LABEL, Answers, Batch, Corrections, Split, Verdict, row_keys
 
 Tell = Callable[[int, int], None]
 """(chunks done, chunks in all)."""
@@ -52,10 +54,11 @@ def _judge(room: Room, tell: Tell) -> dict[str, Any]:
     counts: Counter[int] = Counter()
     for number, arrays in chunks:
         batch = rows_of(arrays, number, room.workload.classes)
-        keys = arrays.get("keys", batch.keys)
-        judged = judge.judge(number, batch.X, batch.given, keys=keys, clean=batch.clean)
+        room.names.arrived(number, arrays)
+        named = room.names.told(batch.keys)
+        judged = judge.judge(number, batch.X, batch.given, keys=named["keys"], clean=batch.clean)
         counts.update(judged.verdict.tolist())
-        ledger.add(number, {"keys": keys, "given": judged.given, "verdict": judged.verdict, "score": judged.score})
+        ledger.add(number, {**named, "given": judged.given, "verdict": judged.verdict, "score": judged.score})
         tell(number + 1, manifest.count)
     end()
     return {**_figures(ledger, counts), "noise_rate": round(judge.noise.rate, 4)}
@@ -68,8 +71,9 @@ def _predict(room: Room, tell: Tell) -> dict[str, Any]:
     for number, arrays in chunks:
         proba = fixed.judge(arrays["X"])[1]
         label = proba.argmax(axis=1)
-        keys = arrays.get("keys", Batch.of(number, arrays["X"], label).keys)
-        ledger.add(number, {"keys": keys, "label": label, "proba": proba[np.arange(len(label)), label]})
+        room.names.arrived(number, {**arrays, "given": label})
+        named = room.names.told(row_keys(number, len(label)))
+        ledger.add(number, {**named, "label": label, "proba": proba[np.arange(len(label)), label]})
         tell(number + 1, manifest.count)
     end()
     return _figures(ledger, Counter())
@@ -79,10 +83,12 @@ def _learn(room: Room, tell: Tell) -> dict[str, Any]:
     system = _SYSTEMS[room.workload.mode](room)
     manifest, chunks = room.chunks()
     ledger, end = room.ledger(manifest.count)
-    system.ledger = _Written(ledger)
+    system.ledger = _Written(ledger, room.names)
     counts: Counter[int] = Counter()
     for number, arrays in chunks:
         batch = rows_of(arrays, number, room.workload.classes)
+        waiting: RowMemory = system.selector.buffer  # type: ignore[attr-defined]  # the recipes' selectors have one
+        room.names.arrived(number, arrays, waiting=waiting.rows.keys)
         split = system.step(batch)
         counts.update(split.verdict.tolist())
         tell(number + 1, manifest.count)
@@ -98,9 +104,9 @@ def _learn(room: Room, tell: Tell) -> dict[str, Any]:
 class _Written(Forgetful):
     """The loop's ledger: decisions go into the sealed one when the batch is committed, models and answers with them."""
 
-    def __init__(self, sealed: SealedLedger):
+    def __init__(self, sealed: SealedLedger, names: Names):
         super().__init__()
-        self.sealed = sealed
+        self.sealed, self.names = sealed, names
 
     def commit(self, batch: Batch, split: Split, answers: Answers, fixed: Corrections, parts: Parts) -> None:
         """One entry: the batch's own rows and those that rejoined it."""
@@ -108,7 +114,7 @@ class _Written(Forgetful):
         told = {int(key): int(said) for key, said in zip(answers.rows.keys, answers.label, strict=True)}
         answered = np.array([told.get(int(key), NO_LABEL) for key in split.rows.keys], np.int64)
         decided = {
-            "keys": split.rows.keys,
+            **self.names.told(split.rows.keys),
             "given": split.given,
             "verdict": split.verdict,
             "label": np.where(answered != NO_LABEL, answered, label),

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,17 @@ _TABLES = {
     "result": {"model", "ledger"},
     "broker": {"key"},
     "expert": {"key"},
-    "host": {"data", "models", "output", "broker", "expert", "evidence", "tpm", "tcti"},
+    "host": {"data", "models", "broker", "cafile", "expert", "evidence", "tsm", "collateral", "certs", "tpm", "tcti"},
+}
+_COUNT = (lambda value: isinstance(value, int) and 0 <= value <= 1 << 31, "a whole number from 0 on")
+_LEAST = (lambda value: isinstance(value, int) and 1 <= value <= 1 << 31, "a whole number from 1 on")
+_LEARN: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "epochs": _LEAST,
+    "later_epochs": _LEAST,
+    "batch_size": _LEAST,
+    "rows": _LEAST,
+    "kernel": (lambda value: value in ("rbf", "linear"), "'rbf' or 'linear'"),
+    "C": (lambda value: isinstance(value, (int, float)) and 0 < value < 1e9, "a number above 0"),
 }
 _NEEDED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "judge": {"models": ("quality", "classifier"), "result": ("ledger",)},
@@ -172,6 +182,10 @@ def _named(tables: Mapping[str, Any], mode: str, name: str) -> None:
             raise SettingsError(
                 f'{name} has no public key in [{table}]; write key = {{ kty = "EC", crv = "P-256", x, y }}'
             )
+    for key, value in tables.get("learn", {}).items():
+        good, wanted = _LEARN.get(key, _COUNT)
+        if isinstance(value, bool) or not good(value):
+            raise SettingsError(f"{name} has {key} = {value!r} in [learn]; expected {wanted}")
     for key, value in tables.get("host", {}).items():
         if not isinstance(value, str):
             raise SettingsError(f"{name} has {key} = {value!r} in [host]; expected a text")

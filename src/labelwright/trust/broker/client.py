@@ -28,8 +28,16 @@ PROTOCOL = "0.4.0"
 MOST_ANSWER = 64 << 20
 
 
+class Refused(RefusedError):
+    """The broker's no, with its HTTP status."""
+
+    def __init__(self, status: int, sentence: str):
+        super().__init__(f"the broker refused ({status}): {sentence}")
+        self.status = status
+
+
 class Client:
-    """Attests once, then fetches secrets.
+    """Attests, then fetches secrets. A session that ended meanwhile, as work may take long, is begun anew with the same key.
 
     send: carries a request to the broker; whoever does is not trusted. pinned: the broker's public key (a key or a JWK); a response
     that it did not sign for this very request is refused. None: no signature is asked for, as with a real Trustee; then ``send``
@@ -42,8 +50,16 @@ class Client:
         self._pinned = None if pinned is None else key_of(pinned)
         self._session = ""
         self._key: ec.EllipticCurvePrivateKey | None = None
+        self._again: tuple[Callable[[bytes], Evidence], bytes] | None = None
         self._tickets: dict[str, bytes] = {}
         self.token = ""
+
+    @property
+    def key(self) -> ec.EllipticCurvePrivateKey:
+        """The ephemeral key that the evidence spoke for. Raises SettingsError before :meth:`attest`."""
+        if self._key is None:
+            raise SettingsError("nothing was attested yet; call attest first")
+        return self._key
 
     def keys(
         self, collect: Callable[[bytes], Evidence], workload_digest: bytes, resources: Iterable[str]
@@ -54,10 +70,12 @@ class Client:
 
     def attest(self, collect: Callable[[bytes], Evidence], workload_digest: bytes) -> str:
         """Prove what runs here, under a fresh key. collect: 64 bytes of report data -> evidence. Returns the verdict's token."""
+        self._key, self._again = new_key(), (collect, workload_digest)
+        return self._attested(collect, workload_digest)
+
+    def _attested(self, collect: Callable[[bytes], Evidence], workload_digest: bytes) -> str:
         self._session, self._tickets = "", {}
-        nonce = self._nonce()
-        self._key = new_key()
-        jwk = jwk_of(self._key)
+        nonce, jwk = self._nonce(), jwk_of(self.key)
         data = report_data(nonce, canonical_key(dict(jwk)), workload_digest)
         evidence = json.loads(collect(data).to_json())
         message = {
@@ -71,9 +89,7 @@ class Client:
 
     def resource(self, name: str) -> bytes:
         """A secret by ``repository/type/tag``."""
-        if self._key is None:
-            raise SettingsError("nothing was attested yet; call attest first")
-        return decrypted(self._key, self._asked("GET", f"{PREFIX}/resource/{name}"))
+        return decrypted(self.key, self._held("GET", f"{PREFIX}/resource/{name}"))
 
     def version(self, id: str, repository: str = "default") -> Version:
         """The newest version of a sealed thing, as the broker counts."""
@@ -87,12 +103,21 @@ class Client:
     def advance(self, manifest: Manifest, repository: str = "default") -> int:
         """Make a model that was sealed here the newest. Raises RefusedError when another came first."""
         name, digest = f"{repository}/{manifest.id}", manifest.digest.hex()
-        if name not in self._tickets:
-            self.version(manifest.id, repository)
+        self.version(manifest.id, repository)  # a fresh ticket, in a session that is good now
         mac = b64(version_mac(self._tickets.pop(name), name, manifest.version, digest))
         message = {"version": manifest.version, "digest": digest, "mac": mac}
         said = self._asked("POST", f"{PREFIX}/resource/{repository}/version/{manifest.id}", message)
         return int(said.get("version", 0))
+
+    def _held(self, method: str, path: str) -> dict[str, Any]:
+        """Ask within the session; when that is over, attest again, once."""
+        try:
+            return self._asked(method, path)
+        except Refused as refused:
+            if refused.status != 401 or self._again is None or not self._session:
+                raise
+        self._attested(*self._again)
+        return self._asked(method, path)
 
     def _nonce(self) -> bytes:
         asked = {"version": PROTOCOL, "tee": self._tee, "extra-params": {}}
@@ -133,7 +158,7 @@ def _read(status: int, answer: bytes) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise TrustError(f"the broker answered {status} with no JSON object; check that its address is a broker's")
     if status != 200:
-        raise RefusedError(f"the broker refused ({status}): {str(said.get('detail', 'no reason given'))[:1000]}")
+        raise Refused(status, str(said.get("detail", "no reason given"))[:1000])
     return said
 
 

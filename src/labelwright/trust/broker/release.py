@@ -60,7 +60,8 @@ class Desk:
         log.info("%s evidence for workload %s: %s", appraisal.kind, digest.hex()[:16], appraisal.status)
         self.policy.check(appraisal)
         self.sessions.admit(session, own, digest.hex())
-        return self._signer()(appraisal, self.key, nonce=raw, tee_key=own, now=self.clock())
+        told = {} if workload is None else {"workload": digest}
+        return self._signer()(appraisal, self.key, nonce=raw, tee_key=own, now=self.clock(), **told)
 
     def release(self, repository: str, type: str, tag: str, session: str, bearer: str) -> dict[str, str]:
         """The secret as a JWE. Not attested: 401; not for this workload: 403; none of this name: 404."""

@@ -16,7 +16,7 @@ from labelwright.tables import Encoder, TableSource, vector_column
 from labelwright.trust.seal.arrays import Array
 from labelwright.trust.seal.chunks import about, open_chunk
 from labelwright.trust.seal.manifest import Manifest
-from labelwright.trust.seal.signing import b64
+from labelwright.trust.seal.signing import b64, unb64
 from labelwright.trust.seal.stores import Store
 from labelwright.types import row_keys
 
@@ -26,7 +26,8 @@ _READ = 1000
 
 @dataclass
 class Sealable:
-    """A table's rows as arrays to seal. set_aside: rows left out, and why. about: what is sealed with them.
+    """A table's rows as arrays to seal. set_aside: rows left out, and why. about: what is sealed with them. like: what
+    was sealed with other rows, whose features and classes these are to have.
 
     Pictures stay whole numbers 0..255 (``about["scale"]`` is 1/255): a quarter of the bytes.
 
@@ -42,6 +43,7 @@ class Sealable:
     classes: Sequence[str] | None = None
     clean_rows: int = 0
     strict: bool = False
+    like: Mapping[str, Any] | None = None
     set_aside: list[tuple[str, str]] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -60,6 +62,8 @@ class Sealable:
                 yield {"X": X, "given": batch.given, "keys": keys, "clean": batch.clean, **ids}
 
     def _intake(self, first: pa.Table) -> Intake:
+        if self.like is not None:
+            return self._alike(self.like)
         labels = label_text(first.column(self.columns.label))
         names = tuple(self.classes or class_names(labels))
         if len(names) < 2:
@@ -72,6 +76,18 @@ class Sealable:
         self.about |= {"classes": list(names), "columns": encoder.describe(), "encoder": b64(encoder.to_bytes())}
         if encoder.image_shape:
             self.about |= {"image_shape": list(encoder.image_shape), "scale": 1 / 255}
+        return Intake(self.columns, encoder, names, self.clean_rows, self.strict)
+
+    def _alike(self, other: Mapping[str, Any]) -> Intake:
+        try:
+            encoder, names = Encoder.from_bytes(unb64(other["encoder"])), tuple(other["classes"])
+        except KeyError as error:
+            raise DataError(
+                f"the sealed rows to be like were sealed without {error}; name rows that 'trust seal' sealed"
+            ) from error
+        self.about |= {
+            name: other[name] for name in ("classes", "columns", "encoder", "image_shape", "scale") if name in other
+        }
         return Intake(self.columns, encoder, names, self.clean_rows, self.strict)
 
 

@@ -98,7 +98,6 @@ def appraise(evidence: Evidence, policy: Policy, *, report_data: bytes | None, n
         findings.among(f"register {number}", quote.registers.get(number, b"").hex() or "not quoted", wanted)
     if not policy.tpm.pcrs:
         findings.doubt("the policy has no reference values for registers: unknown software")
-    findings.note("a TPM says which software booted; it encrypts no memory")
     return findings.appraisal(
         {
             "registers": {str(n): value.hex() for n, value in quote.registers.items() if n not in RESETTABLE},
@@ -184,6 +183,15 @@ def _chain(certs: list[x509.Certificate], policy: Policy, now: datetime, finding
         findings.refuse(why)
     elif root in tests or software(tpm):
         findings.no_isolation("a software TPM proves nothing against the host that runs it")
+    elif policy.tpm.affirm:
+        findings.isolation = "none"
+        findings.note(
+            "isolation: none; a TPM says which software booted and encrypts no memory, which is enough for this policy"
+        )
+    else:
+        findings.no_isolation(
+            "a TPM says which software booted; it encrypts no memory (affirm = true in [tpm] if that is enough)"
+        )
 
 
 def endorses(cert: x509.Certificate) -> bool:
