@@ -7,6 +7,8 @@ not rigid; whole rows that came several times agree in nearly all features, and 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from labelwright.poison.alarm import PATTERN, Alarm
@@ -44,51 +46,85 @@ def ranges(X: Floats) -> tuple[Floats, Floats]:
 
 def pattern_alarms(rows: Seen, classes: int) -> list[Alarm]:
     """Marks in the window, at most one a class."""
-    use = rows.take(~rows.clean)
-    if len(use) < 4 * LEAST or use.X.shape[1] < FEWEST_ITEMS:
+    if (~rows.clean).sum() < 4 * LEAST or rows.X.shape[1] < FEWEST_ITEMS:
         return []
-    coded = levels(use.X, *ranges(use.X))
-    counts = np.zeros((classes, LEVELS, coded.shape[1]))
-    for level in range(LEVELS):
-        has = coded == level
-        for code in range(classes):
-            counts[code, level] = has[use.given == code].sum(axis=0)
-    size = np.bincount(use.given, minlength=classes).astype(float)
-    found = (_mark(use, coded, counts, size, code) for code in range(classes) if size[code] >= LEAST)
+    coded = levels(rows.X, *ranges(rows.X))
+    marks = _Marks(
+        rows, coded, item_counts(coded, rows.given, classes), np.bincount(rows.given, minlength=classes).astype(float)
+    )
+    found = (marks.of(code) for code in range(classes) if marks.size[code] >= LEAST)
     return [alarm for alarm in found if alarm is not None]
 
 
-def _mark(rows: Seen, coded: Ints, counts: Floats, size: Floats, code: int) -> Alarm | None:
-    others = counts.sum(axis=0) - counts[code]
-    rest = max(size.sum() - size[code], 1.0)
-    expected = np.maximum(others, 0.5) / rest * size[code]
-    hits = counts[code]
-    unusual = (hits >= LEAST) & (hits > RARER * expected) & (hits < 0.8 * size[code]) & (tail(hits, expected) < CHANCE)
-    level, feature = np.nonzero(unusual)
-    if len(level) < FEWEST_ITEMS:
-        return None
-    strongest = np.argsort(-(hits - expected)[level, feature], kind="stable")[:MOST_ITEMS]
-    level, feature = level[strongest], feature[strongest]
-    mine = np.flatnonzero(rows.given == code)
-    has = coded[mine][:, feature] == level
-    together = rigid(has)
-    if len(together) < FEWEST_ITEMS:
-        return None
-    carries = has[:, together].mean(axis=1) >= RIGID
-    if carries.sum() < LEAST or _same_rows(coded[mine[carries]], coded):
-        return None
-    at = mine[carries]
-    outside = (coded[:, feature[together]] == level[together]).mean(axis=1) >= RIGID
-    elsewhere = int((outside & (rows.given != code)).sum())
-    usual = max(elsewhere, 0.5) / rest * size[code]
-    chance = float(tail(len(at), usual))
-    if chance > CHANCE:
-        return None
-    batches = rows.batch[at]
-    return Alarm(
-        PATTERN, int(rows.batch.max()), given=code, keys=rows.keys[at], first=int(batches.min()), expected=usual, chance=chance,
-        features=tuple(int(f) for f in feature[together]),
-    )  # fmt: skip
+def item_counts(coded: Ints, given: Ints, classes: int) -> Floats:
+    """(K, 8, d) rows of each class that have each level of each feature.
+
+    >>> item_counts(np.array([[3], [3], [0]]), np.array([1, 1, 0]), 2)[1, 3].tolist()
+    [2.0]
+    """
+    counts = np.zeros((classes, LEVELS, coded.shape[1]))
+    for code in range(classes):
+        mine = coded[given == code]
+        for level in range(LEVELS):
+            counts[code, level] = np.count_nonzero(mine == level, axis=0)
+    return counts
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """rows with their levels (n, d), and how many of each class (K,) have each item (K, 8, d)."""
+
+    rows: Seen
+    coded: Ints
+    counts: Floats
+    size: Floats
+
+    def of(self, code: int) -> Alarm | None:
+        """The mark of a class, if it has one."""
+        level, feature = self._unusual(code)
+        if len(level) < FEWEST_ITEMS:
+            return None
+        mine = np.flatnonzero((self.rows.given == code) & ~self.rows.clean)
+        has = self.coded[mine][:, feature] == level
+        together = rigid(has)
+        carries = has[:, together].mean(axis=1) >= RIGID
+        if len(together) < FEWEST_ITEMS or carries.sum() < LEAST or _same_rows(self.coded[mine[carries]], self.coded):
+            return None
+        return self._alarm(code, mine[carries], level[together], feature[together])
+
+    def _unusual(self, code: int) -> tuple[Ints, Ints]:
+        """(levels, features) of the items that are frequent in the class and rare elsewhere, the strongest first. An item that
+        nearly all rows of a class have is its nature, unless the rows that the owner vouches for lack it."""
+        hits, size, rest = self.counts[code], self.size[code], max(self.size.sum() - self.size[code], 1.0)
+        expected = np.maximum(self.counts.sum(axis=0) - hits, 0.5) / rest * size
+        vouched = self.coded[(self.rows.given == code) & self.rows.clean]
+        lacking = np.zeros(hits.shape, bool)
+        if len(vouched) >= 20:
+            lacking = item_counts(vouched, np.zeros(len(vouched), int), 1)[0] <= 0.02 * len(vouched)
+        frequent = (hits >= LEAST) & (hits > RARER * expected) & (lacking | (hits < 0.8 * size))
+        level, feature = np.nonzero(frequent & (tail(hits, expected) < CHANCE))
+        strongest = np.argsort(-(hits - expected)[level, feature], kind="stable")[:MOST_ITEMS]
+        return level[strongest], feature[strongest]
+
+    def _alarm(self, code: int, at: Ints, level: Ints, feature: Ints) -> Alarm | None:
+        outside = self.rows.given != code
+        elsewhere = int(((self.coded[outside][:, feature] == level).mean(axis=1) >= RIGID).sum())
+        usual = max(elsewhere, 0.5) / max(outside.sum(), 1) * self.size[code]
+        chance = float(tail(len(at), usual))
+        if chance > CHANCE:
+            return None
+        newest, batches = int(self.rows.batch.max()), self.rows.batch[at]
+        mark = tuple(int(f) for f in feature)
+        return Alarm(
+            PATTERN,
+            newest,
+            given=code,
+            keys=self.rows.keys[at],
+            first=int(batches.min()),
+            expected=usual,
+            chance=chance,
+            features=mark,
+        )
 
 
 def rigid(has: Bools) -> Ints:

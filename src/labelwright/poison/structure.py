@@ -18,6 +18,8 @@ CHANCE = 1e-6
 """An alarm needs a count that honest noise reaches with at most this probability."""
 LEAST = 8
 """Fewer rows than this are never an alarm."""
+LEAST_IN_PAIR = 20
+"""In fewer rows, several pairs of honest asymmetric noise may by chance look like one."""
 CONCENTRATED = 0.6
 """Share of all unusual wrong labels that one pair must hold: honest noise spreads over several."""
 OVERDISPERSION = 2.0
@@ -76,10 +78,10 @@ def pair_alarm(rows: Seen, classes: int) -> Alarm | None:
         return None
     counts = pair_counts(rows, classes)
     expected = honest_counts(counts)
-    unusual = np.where(tail(counts, expected) < 1e-3, np.maximum(counts - expected, 0.0), 0.0)
+    unusual = np.where(tail(counts, expected) < 0.05, np.maximum(counts - expected, 0.0), 0.0)
     np.fill_diagonal(unusual, 0.0)
     true, given = (int(at) for at in np.unravel_index(unusual.argmax(), unusual.shape))
-    if unusual[true, given] < CONCENTRATED * unusual.sum() or counts[true, given] < LEAST:
+    if unusual[true, given] < CONCENTRATED * unusual.sum() or counts[true, given] < LEAST_IN_PAIR:
         return None
     if tail(counts[true, given], expected[true, given]) > CHANCE:
         return None
@@ -87,7 +89,7 @@ def pair_alarm(rows: Seen, classes: int) -> Alarm | None:
     sure = mine[rows.sure[mine]]
     witnessed = sure[neighbours_agree(rows, sure)]
     chance = float(tail(len(witnessed), expected[true, given]))
-    if len(witnessed) < LEAST or chance > CHANCE:
+    if len(witnessed) < LEAST_IN_PAIR // 2 or chance > CHANCE:
         return None
     return _alarm(PAIR, rows, mine, true=true, given=given, expected=expected[true, given], chance=chance)
 
