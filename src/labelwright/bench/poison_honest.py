@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -150,11 +150,12 @@ def _piece(job: Job, path: Path, tick: Tick, *, data_dir: str | None, dataset: s
 
 def _told(kind: str, records: list[dict[str, Any]]) -> dict[str, Any]:
     quiet = sum(not record["alarms"] for record in records)
-    named = {
+    right: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
         "pair": lambda a: a["kind"] == "pair" and (a["true"], a["given"]) == (SOURCE, TARGET),
         "source": lambda a: a["kind"] == "source" and a["source"] == LIAR,
         "far-first": lambda a: a["kind"] == "deep",
-    }.get("pair" if kind == "slow" else kind, lambda a: False)
+    }
+    named = right.get("pair" if kind == "slow" else kind, _nothing)
     first = [min(a["batch"] for a in record["alarms"]) for record in records if record["alarms"]]
     return {
         "streams": len(records),
@@ -165,6 +166,10 @@ def _told(kind: str, records: list[dict[str, Any]]) -> dict[str, Any]:
         "first_alarm_batch": None if not first else round(float(np.mean(first)), 2),
         "kinds": dict(Counter(a["kind"] for record in records for a in record["alarms"])),
     }
+
+
+def _nothing(alarm: Mapping[str, Any]) -> bool:
+    return False
 
 
 def figure(result: Mapping[str, Any], path: Path) -> None:

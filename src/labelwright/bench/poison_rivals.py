@@ -1,8 +1,8 @@
 """Activation clustering (Chen et al. 2018) and spectral signatures (Tran et al. 2018), as the adversarial-robustness-toolbox has them.
 
-Both look at the last hidden layer of the network that was trained on everything as given. Activation clustering as by default (two clusters a class
-by ten principal components, the smaller one is called poisoned); spectral signatures are told the true share of poisoned rows, which a user
-would have to guess.
+Both look at the last hidden layer of the network that was trained on everything as given. Activation clustering as by default (two
+clusters a class by ten principal components, the smaller one is called poisoned); spectral signatures are told the true share of
+poisoned rows, which a user would have to guess.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _wrapped(estimator: Any) -> Any:
 
     network = estimator.trainer_.network.float().eval()
 
-    class Hidden(nn.Module):
+    class Hidden(nn.Module):  # type: ignore[misc]
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return network.features(x).amax((2, 3))  # type: ignore[no-any-return]
 

@@ -360,7 +360,8 @@ _experiment(
 )  # fmt: skip
 _experiment(
     "poison", "Attacks by rate: undefended, the watch, and ART's activation clustering and spectral signatures.",
-    room="poison", run="run_poison", rows_of="poison_table", sets=Annotated[str, typer.Option(help="mnist or fashion-mnist")], default="mnist",
+    room="poison", run="run_poison", rows_of="poison_table",
+    sets=Annotated[str, typer.Option(help="mnist or fashion-mnist")], default="mnist",
 )  # fmt: skip
 
 
@@ -370,7 +371,18 @@ def _show(rows: list[list[str]], title: str) -> None:
     kept = [at for at in range(len(head)) if any(row[at] for row in body)]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for at in kept:
-        left = head[at] in ("attack", "way", "method", "strategy", "noise", "data set", "profile", "over", "data", "wrong")
+        left = head[at] in (
+            "attack",
+            "way",
+            "method",
+            "strategy",
+            "noise",
+            "data set",
+            "profile",
+            "over",
+            "data",
+            "wrong",
+        )
         table.add_column(head[at], justify="left" if left else "right", no_wrap=True)
     for row in body:
         table.add_row(*(row[at] for at in kept))

@@ -42,6 +42,10 @@ class Guarded:
         """The inner selector's."""
         return self.inner.noise
 
+    @noise.setter
+    def noise(self, value: NoiseModel) -> None:
+        self.inner.noise = value
+
     @property
     def learners(self) -> Any:
         """The inner selector's."""
@@ -149,6 +153,10 @@ class SettlingBudget:
     def spent(self) -> int:
         """Questions put so far."""
         return self.inner.spent
+
+    @spent.setter
+    def spent(self, value: int) -> None:
+        self.inner.spent = value
 
     def choose(self, split: Split) -> Queries:
         """The inner budget's questions, the least valuable of which give way to rows of open suspicions. Pure."""

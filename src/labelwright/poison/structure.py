@@ -7,6 +7,8 @@ docs/poison.md says how often honest noise passes them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from labelwright.poison.alarm import BURST, DEEP, PAIR, SOURCE, Alarm
@@ -212,8 +214,8 @@ def named_source(rows: Seen, mine: Ints, names: list[str]) -> str | None:
     return names[top] if share > 0.6 and share > 2 * usual else None
 
 
-def _alarm(kind: str, rows: Seen, at: Ints, **more: object) -> Alarm:
+def _alarm(kind: str, rows: Seen, at: Ints, **more: Any) -> Alarm:
     batches = rows.batch[at]
     return Alarm(
         kind, int(rows.batch.max()), keys=rows.keys[at], first=int(batches.min(initial=rows.batch.max())), **more
-    )  # type: ignore[arg-type]
+    )

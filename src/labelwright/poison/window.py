@@ -67,7 +67,8 @@ def seen(
 ) -> Seen:
     """Rows of one batch with what the models say of them.
 
-    X: (n, ...) features. given: (n,). proba: (n, K) by models that did not learn from these rows. temperature: sharpens ``proba``, as of the noise model.
+    X: (n, ...) features. given: (n,). proba: (n, K) by models that did not learn from these rows.
+    temperature: sharpens ``proba``, as of the noise model.
     Raises DataError when lengths differ, or a probability is no number.
 
     >>> rows = seen(np.zeros((2, 1)), np.array([0, 1]), np.array([[0.9, 0.1], [0.95, 0.05]]))
@@ -95,10 +96,10 @@ def seen(
 
 
 class Window:
-    """At most ``size`` rows, the newest. Memory does not grow with the stream."""
+    """At most ``size`` rows, the newest, and at most ``most_bytes`` of features. Memory does not grow with the stream."""
 
-    def __init__(self, size: int):
-        self.size = size
+    def __init__(self, size: int, *, most_bytes: int = 64 << 20):
+        self.size, self.most_bytes = size, most_bytes
         self.rows: Seen | None = None
         self.names: list[str] = []
 
@@ -124,7 +125,8 @@ class Window:
             rows = old.plus(rows)
         elif self.rows is not None:
             rows = self.rows
-        return rows.take(slice(max(0, len(rows) - self.size), None))
+        most = min(self.size, max(1000, self.most_bytes // max(rows.X.itemsize * rows.X.shape[1], 1)))
+        return rows.take(slice(max(0, len(rows) - most), None))
 
     def state(self) -> dict[str, Any]:
         """All but the features: they come back through ``fetch``."""
