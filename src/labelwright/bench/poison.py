@@ -254,18 +254,19 @@ def run_poison(
     workers: int = 1,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """Every attack at every rate (one seed by default), and the clean stream beside them. Writes ``poison-<dataset>-<profile>.json`` and
+    """Every attack at every rate (one seed by default), and the clean stream beside them. profile: "compact", or "quick" for 5 %
+    alone; both share their pieces. Writes ``poison-<dataset>-<profile>.json`` and
     ``.png`` into ``output``."""
     from labelwright.bench.pieces import written
     from labelwright.bench.poison_figures import figure
 
-    count = 1 if seeds is None else seeds
-    groups = ["none 0.0", *(f"{attack} {rate}" for attack in ATTACKS for rate in RATES)]
+    count, rates = 1 if seeds is None else seeds, RATES if profile != "quick" else (0.05,)
+    groups = ["none 0.0", *(f"{attack} {rate}" for attack in ATTACKS for rate in rates)]
     jobs = [Job(one, group, "all") for one in range(seed, seed + count) for group in groups]
     held = run_all(
         jobs,
         partial(_piece, dataset=dataset, data_dir=data_dir, device=device),
-        folder=output / "pieces" / f"poison-{dataset}-{profile}",
+        folder=output / "pieces" / f"poison-{dataset}",
         steps=1,
         settings=f"{dataset} {CLEAN} {BATCHES} {ROWS} {TEST}",
         workers=workers,
@@ -277,7 +278,9 @@ def run_poison(
         "profile": profile,
         "seeds": count,
         "cells": {group: _averaged(records) for (group, _), records in held.items()},
-        "provenance": provenance(f"labelwright bench poison --dataset {dataset} --seeds {count}", device),
+        "provenance": provenance(
+            f"labelwright bench poison --dataset {dataset} --profile {profile} --seeds {count}", device
+        ),
     }
     written(result, output / f"poison-{dataset}-{profile}.json", figure)
     return result
