@@ -51,7 +51,7 @@ def test_batch_of_spreads_one_clean_flag_and_names_itself() -> None:
 
 def test_split_kept_suspicious_and_marked() -> None:
     split = split_of([int(v) for v in Verdict])
-    assert [v.word for v in Verdict] == ["trusted", "rescued", "asked", "corrected", "rejected", "buffered"]
+    assert [v.word for v in Verdict] == ["trusted", "rescued", "asked", "corrected", "rejected", "buffered", "quarantined"]
     assert split.kept.tolist() == [True, True, False, True, False, False]
     assert split.suspicious.tolist() == [False, False, False, False, True, True]
     again = split.marked(np.array([0, 5]), Verdict.ASKED)

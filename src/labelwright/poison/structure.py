@@ -26,6 +26,8 @@ CONCENTRATED = 0.6
 """Share of all unusual wrong labels that one pair must hold: honest noise spreads over several."""
 OVERDISPERSION = 2.0
 """Honest confusion of one pair may be so many times that of the reverse pair."""
+SPREAD = 0.35
+"""Rows of an attacked pair lie on average at least so far from the border, as a share of their class."""
 NEIGHBOURS = 10
 FEWEST_CLASSES = 4
 
@@ -73,7 +75,8 @@ def pair_alarm(rows: Seen, classes: int) -> Alarm | None:
     """One class comes as one other, far more often than any honest mistake explains, and no other pair shows the like.
 
     Honest asymmetric noise has several such pairs, honest symmetric noise none. The rows' nearest neighbours must agree that
-    they belong to the believed class: a model that is wrong about a region is no attack. Fewer than four classes have too
+    they belong to the believed class, and they must not all lie where the two classes meet: a model that is wrong about a region
+    is no attack. Fewer than four classes have too
     few pairs to tell.
     """
     if classes < FEWEST_CLASSES:
@@ -91,9 +94,20 @@ def pair_alarm(rows: Seen, classes: int) -> Alarm | None:
     sure = mine[rows.sure[mine]]
     witnessed = sure[neighbours_agree(rows, sure)]
     chance = float(tail(len(witnessed), expected[true, given]))
-    if len(witnessed) < LEAST_IN_PAIR // 2 or chance > CHANCE:
+    if len(witnessed) < max(LEAST_IN_PAIR, 0.4 * len(sure)) or chance > CHANCE or distance_rank(rows, witnessed, true, given) < SPREAD:
         return None
     return _alarm(PAIR, rows, mine, true=true, given=given, expected=expected[true, given], chance=chance)
+
+
+def distance_rank(rows: Seen, at: Ints, true: int, given: int) -> float:
+    """Mean place, in (0, 1), of the rows ``at`` among the sure rows believed to be ``true``, by how far they are from ``given``: a half
+    for rows picked at random, near 0 for rows on the border."""
+    mine = np.flatnonzero(rows.sure & (rows.believed == true))
+    scores = discriminant(
+        rows.X, rows.believed, int(rows.believed.max()) + 1 if given <= rows.believed.max() else given + 1
+    )
+    gap = scores[:, true] - scores[:, given]
+    return float(np.mean(np.searchsorted(np.sort(gap[mine]), gap[at]) / max(len(mine), 1)))
 
 
 def neighbours_agree(rows: Seen, at: Ints, *, most: int = 400) -> Bools:
