@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import call_cli
 from sklearn.neighbors import KNeighborsClassifier
 
-from helpers import call_cli
 from labelwright import noise
 from labelwright.experts import Oracle
 from labelwright.learners import Learners, as_learner
@@ -116,7 +116,7 @@ def test_a_trigger_is_found_whatever_the_labels(plant: Any) -> None:
 
 
 def test_copies_of_one_row_are_no_trigger() -> None:
-    X, y, rng = rows(600)
+    X, y, _ = rows(600)
     X[np.flatnonzero(y == 2)[:20]] = X[0] + 9
     assert not kinds(inspect(X, y, believing(y)))
 
@@ -136,7 +136,7 @@ def test_a_burst_is_noticed_and_is_no_attack() -> None:
 def test_memory_is_bounded_and_slow_poison_adds_up() -> None:
     watch, raised = Watch(K, window=2000), None
     for number in range(14):
-        X, y, rng = rows(300, number)
+        X, y, _ = rows(300, number)
         given = y.copy()
         given[np.flatnonzero(y == 7)[:4]] = 1  # four rows a batch: none of the batches shows it alone
         watch.update(watch.look(watch.sight(X, given, believing(y), keys=np.arange(300) + 1000 * number, batch=number)))
@@ -216,7 +216,7 @@ def test_experts_confirm_or_refute_and_never_past_the_budget() -> None:
 
 
 def test_the_command_line_tells(tmp_path: Path) -> None:
-    X, y, rng = rows(1800)
+    X, y, _ = rows(1800)
     given = y.copy()
     mine = np.flatnonzero(y[400:] == 7)[:60] + 400
     given[mine] = 1

@@ -94,7 +94,11 @@ def pair_alarm(rows: Seen, classes: int) -> Alarm | None:
     sure = mine[rows.sure[mine]]
     witnessed = sure[neighbours_agree(rows, sure)]
     chance = float(tail(len(witnessed), expected[true, given]))
-    if len(witnessed) < max(LEAST_IN_PAIR, 0.4 * len(sure)) or chance > CHANCE or distance_rank(rows, witnessed, true, given) < SPREAD:
+    if (
+        len(witnessed) < max(LEAST_IN_PAIR, 0.4 * len(sure))
+        or chance > CHANCE
+        or distance_rank(rows, witnessed, true, given) < SPREAD
+    ):
         return None
     return _alarm(PAIR, rows, mine, true=true, given=given, expected=expected[true, given], chance=chance)
 
