@@ -20,7 +20,8 @@ import numpy as np
 
 from labelwright import noise
 from labelwright.bench.deep import pictures
-from labelwright.bench.pieces import Job, Progress, Tick, mean_and_interval, run_all
+from labelwright.bench.pieces import Job, Progress, Tick, mean_and_interval, run_all, written
+from labelwright.bench.poison_figures import figure, table
 from labelwright.bench.poison_rivals import RIVALS, flagged
 from labelwright.bench.provenance import provenance
 from labelwright.learners import Deep, Learners
@@ -257,9 +258,6 @@ def run_poison(
     """Every attack at every rate (one seed by default), and the clean stream beside them. profile: "compact", or "quick" for 5 %
     alone; both share their pieces. Writes ``poison-<dataset>-<profile>.json`` and
     ``.png`` into ``output``."""
-    from labelwright.bench.pieces import written
-    from labelwright.bench.poison_figures import figure
-
     count, rates = 1 if seeds is None else seeds, RATES if profile != "quick" else (0.05,)
     groups = ["none 0.0", *(f"{attack} {rate}" for attack in ATTACKS for rate in rates)]
     jobs = [Job(one, group, "all") for one in range(seed, seed + count) for group in groups]
@@ -300,6 +298,4 @@ def _averaged(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 def poison_table(result: Mapping[str, Any]) -> list[list[str]]:
     """See :func:`labelwright.bench.poison_figures.table`."""
-    from labelwright.bench.poison_figures import table
-
     return table(result)
