@@ -16,7 +16,7 @@ ROOT = Path(labelwright.__file__).parent
 LEVELS = [
     "errors types truth safe packing",
     "posterior queries experts learners bootstrap selection imitation copynet consensus spending noise tables datasets images ledger",
-    "loop baselines recipes estimators exports streams settings interchange answers",
+    "loop baselines poison recipes estimators exports streams settings interchange answers",
     "auditing bench runner report web trust scale",
     "cli __init__ __main__",
 ]

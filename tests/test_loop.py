@@ -195,7 +195,7 @@ def split_of(verdict: list[int], proba: Floats | None = None) -> Split:
 
 
 def test_training_rows_are_kept_answered_and_corrected_ones() -> None:
-    split = split_of([int(v) for v in Verdict])  # trusted, rescued, asked, corrected, rejected, buffered
+    split = split_of([int(v) for v in Verdict])  # trusted, rescued, asked, corrected, rejected, buffered, quarantined
     answers = Answers(split.rows.take(np.array([1, 2])), np.array([NO_LABEL, 1]), ("ann", "ann"), np.ones(2))
     fixed = Corrections(Rows(np.array([[4.0]]), np.array([1]), np.array([4])), np.ones(1))
     rows = training_rows(split, answers, fixed)

@@ -14,7 +14,7 @@ from labelwright.posterior import NoiseModel
 from labelwright.selection import JudgingSelector, NoSelection, QualityOnly, RadDuo, Slim
 from labelwright.types import NO_LABEL, Answers, Batch, Corrections, Floats, Ints, Rows, Split, Verdict
 
-TRUSTED, RESCUED, ASKED, CORRECTED, REJECTED, BUFFERED = (int(v) for v in Verdict)
+TRUSTED, RESCUED, ASKED, CORRECTED, REJECTED, BUFFERED, _ = (int(v) for v in Verdict)
 
 
 class Says:

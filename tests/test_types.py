@@ -51,11 +51,19 @@ def test_batch_of_spreads_one_clean_flag_and_names_itself() -> None:
 
 def test_split_kept_suspicious_and_marked() -> None:
     split = split_of([int(v) for v in Verdict])
-    assert [v.word for v in Verdict] == ["trusted", "rescued", "asked", "corrected", "rejected", "buffered"]
-    assert split.kept.tolist() == [True, True, False, True, False, False]
-    assert split.suspicious.tolist() == [False, False, False, False, True, True]
+    assert [v.word for v in Verdict] == [
+        "trusted",
+        "rescued",
+        "asked",
+        "corrected",
+        "rejected",
+        "buffered",
+        "quarantined",
+    ]
+    assert split.kept.tolist() == [True, True, False, True, False, False, False]
+    assert split.suspicious.tolist() == [False, False, False, False, True, True, False]
     again = split.marked(np.array([0, 5]), Verdict.ASKED)
-    assert again.verdict.tolist() == [2, 1, 2, 3, 4, 2] and split.verdict[0] == Verdict.TRUSTED
+    assert again.verdict.tolist() == [2, 1, 2, 3, 4, 2, 6] and split.verdict[0] == Verdict.TRUSTED
 
 
 def test_posterior_of_a_split_is_certain_where_the_owner_vouches() -> None:

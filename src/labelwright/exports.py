@@ -186,6 +186,7 @@ def _verdict_sentence(history: History, v: dict[str, Any]) -> str:
         else f"settled by {who}: the label is {label!r}" + (" as given." if label == given else f", not {given!r}."),
         Verdict.CORRECTED: f"corrected by the {who} from {given!r} to {label!r}, with probability {v['proba']:.3f}.",
         Verdict.REJECTED: f"rejected by the {who}: {score}.",
+        Verdict.QUARANTINED: f"set apart by the {who}, as part of a suspected attack: {score}.",
         Verdict.BUFFERED: f"doubted by the {who}, held back to be judged again: {score}.",
     }
     if v["kind"] == "revert":

@@ -21,8 +21,9 @@ from labelwright.ledger import History, SqlLedger
 from labelwright.ledger.change import carry_out
 from labelwright.ledger.queue import ExpertQueue
 from labelwright.loop import System
-from labelwright.queries import Budget, DynamicBudget, FixedBudget
-from labelwright.settings import MEASURES, PEOPLE, SELECTORS, Settings, StateFolder, make_classifier, resolved
+from labelwright.poison import Guarded, SettlingBudget, Watch
+from labelwright.queries import DynamicBudget, FixedBudget
+from labelwright.settings import MEASURES, PEOPLE, POISON, SELECTORS, Settings, StateFolder, make_classifier, resolved
 from labelwright.streams import Accepted, Bad, Intake, class_names, comparable, label_text, numbered
 from labelwright.tables import Encoder, TableSource
 from labelwright.truth import Truth
@@ -118,7 +119,9 @@ class Run:
         clean = np.array([who == "owner" for who in records.decider], bool)
         ids = np.array(records.ids, dtype=object)
         X = self.intake.encoder.transform(table)
-        return Batch(self.history.batch_name(number), number, X, records.given, clean, ids, table)
+        who = self.settings.columns.source
+        sources = None if who is None else np.array(table.column(who).to_pylist(), dtype=object)
+        return Batch(self.history.batch_name(number), number, X, records.given, clean, ids, table, sources)
 
     def _first_size(self) -> int:
         s = self.settings
@@ -209,7 +212,14 @@ class Run:
         imitator: Imitator = NoImitator()
         if s.correct is not None and s.selector != "none":
             imitator = (SoftImitator if isinstance(classifier, Deep) else PosteriorImitator)(s.correct)
-        return System(selector, learners, self._budget(), self._expert(k), imitator, self.ledger)
+        budget = self._budget()
+        if s.poison not in POISON:
+            raise SettingsError(f"--poison {s.poison!r} is unknown; expected {', '.join(POISON)}")
+        if s.poison == "off" or s.selector == "none":  # without a filter nothing is judged, so nothing can be suspected
+            return System(selector, learners, budget, self._expert(k), imitator, self.ledger)
+        guard = Guarded(selector, Watch(k), quarantine=s.poison == "quarantine", names=self.ledger.classes)
+        settling = SettlingBudget(budget, guard) if guard.quarantine else budget
+        return System(guard, learners, settling, self._expert(k), imitator, self.ledger)
 
     def _picture_shape(self) -> tuple[int, int, int] | None:
         """The shape of the pictures that rows are, or None. A run that began with trees, before torch was installed, goes on
@@ -226,7 +236,7 @@ class Run:
             )
         return shape
 
-    def _budget(self) -> Budget:
+    def _budget(self) -> FixedBudget:
         s = self.settings
         if s.measure not in MEASURES and s.measure != "random":
             raise SettingsError(

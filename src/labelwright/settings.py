@@ -26,8 +26,10 @@ MEASURES = {
 }
 
 
-LATER = {"overlap": 1}
+LATER = {"overlap": 1, "poison": "alarm"}
 """Settings that came after the first ledgers, with their defaults."""
+POISON = ("off", "alarm", "quarantine")
+"""What a run does against planted labels: nothing, say so, or set what an alarm names apart."""
 PEOPLE = ("people", "file")
 """Names of the expert that stands for people; ledgers of earlier versions say "file"."""
 
@@ -57,6 +59,7 @@ class Settings:
     max_rows: int = 20_000
     seed: int = 0
     overlap: int = 1
+    poison: str = "alarm"
 
     def noted(self) -> dict[str, Any]:
         """As JSON values. What older ledgers do not know is left out while it has its default, so that they go on."""

@@ -49,6 +49,7 @@ class Verdict(enum.IntEnum):
     CORRECTED = 3  #: given another label, by the imitator
     REJECTED = 4  #: dropped
     BUFFERED = 5  #: held back, to be judged again with a later batch
+    QUARANTINED = 6  #: set apart: an alarm of planted labels names it
 
     @property
     def word(self) -> str:

@@ -353,6 +353,16 @@ _experiment(
     "live", "A run with the experts' page open and a scripted person in a browser, against none and random questions.",
     room="live", run="run_live", sets=Annotated[str, typer.Option(help="usps or mnist: grey pictures")], default="mnist",
 )  # fmt: skip
+_experiment(
+    "poison-honest", "Does honest noise raise an attack alarm, and do attacks on the same rows? 100 seeds, on features.",
+    room="poison_honest", run="run_honest",
+    sets=Annotated[str, typer.Option(help="a data set for regular models")], default="pendigits",
+)  # fmt: skip
+_experiment(
+    "poison", "Attacks by rate: undefended, the watch, and ART's activation clustering and spectral signatures.",
+    room="poison", run="run_poison", rows_of="poison_table",
+    sets=Annotated[str, typer.Option(help="mnist or fashion-mnist")], default="mnist",
+)  # fmt: skip
 
 
 def _show(rows: list[list[str]], title: str) -> None:
@@ -361,7 +371,18 @@ def _show(rows: list[list[str]], title: str) -> None:
     kept = [at for at in range(len(head)) if any(row[at] for row in body)]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for at in kept:
-        left = head[at] in ("way", "method", "strategy", "noise", "data set", "profile", "over", "data", "wrong")
+        left = head[at] in (
+            "attack",
+            "way",
+            "method",
+            "strategy",
+            "noise",
+            "data set",
+            "profile",
+            "over",
+            "data",
+            "wrong",
+        )
         table.add_column(head[at], justify="left" if left else "right", no_wrap=True)
     for row in body:
         table.add_row(*(row[at] for at in kept))

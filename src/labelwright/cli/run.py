@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -93,6 +94,9 @@ def run(
     buffer: Annotated[int, typer.Option(min=0, help="rejected rows that wait for another look")] = 1000,
     correct: Annotated[float, typer.Option(help="relabel when this sure, 0.5 to 1; 0: never")] = 0.95,
     max_rows: Annotated[int, typer.Option(min=10, help="most rows remembered for refitting")] = 20_000,
+    poison: Annotated[
+        str, typer.Option(help="against planted labels: off, alarm, or quarantine what an alarm names")
+    ] = "alarm",
     strict: Annotated[bool, typer.Option("--strict", help="stop at the first bad row")] = False,
     ledger: LedgerUrl = None,
     data_dir: DataDir = None,
@@ -113,7 +117,7 @@ def run(
     settings = Settings(
         columns, batch_size, first_batch, clean_rows, listed(classes) or None, selector, quality, classifier,
         budget, budget_total, dynamic, expected, measure, expert, error_rate, 1.0, buffer,
-        correct if correct > 0 else None, max_rows, seed, overlap,
+        correct if correct > 0 else None, max_rows, seed, overlap, poison,
     )  # fmt: skip
     job = Run(settings, place, strict=strict, answers_file=answers, wait=wait)
     tested = source_of(test, data_dir) if test else None
@@ -175,6 +179,7 @@ def summary_of(history: Any, state: Path) -> dict[str, Any]:
         "notes": [entry["body"]["note"] for entry in batches if entry["body"]["note"]],
         "test_accuracy": measures[-1]["body"]["test_accuracy"] if measures else None,
         "classes": list(history.classes),
+        "alarms": history.alarms(),
     }
 
 
@@ -185,10 +190,12 @@ def show(summary: dict[str, Any]) -> None:
         console.print(f"[yellow]![/yellow] {note}")
     if summary.get("assumed"):
         console.print("Columns: " + "; ".join(summary["assumed"]) + ".")
+    for alarm in summary["alarms"]:
+        console.print(f"[{'bold red' if alarm['attack'] else 'yellow'}]![/] {escape(alarm['sentence'])}")
     table = Table(title=f"{summary['batches']} batches", title_justify="left")
     table.add_column("verdict")
     table.add_column("rows", justify="right")
-    for word in ("trusted", "rescued", "asked", "corrected", "rejected", "buffered", "set_aside"):
+    for word in ("trusted", "rescued", "asked", "corrected", "rejected", "buffered", "quarantined", "set_aside"):
         table.add_row(word.replace("_", " "), f"{summary[word]:,}")
     console.print(table)
     if summary["noise_rate"] is not None:

@@ -79,6 +79,13 @@ class History:
         """Each committed or recorded batch in order: id, number, at, and what its entry says."""
         return self.entries("batch")
 
+    def alarms(self) -> list[dict[str, Any]]:
+        """Alarms of planted labels, and notices, as the newest batch left them; empty where no watch ran."""
+        table = schema.entries
+        newest = select(table.c.body).where(table.c.kind == "batch").order_by(table.c.seq.desc()).limit(1)
+        found = self._rows(newest)
+        return list(json.loads(found[0][0]).get("facts", {}).get("poison", {}).get("alarms", [])) if found else []
+
     def batch_of(self, batch_id: str) -> int | None:
         """The number of the batch with this id, or None."""
         table = schema.entries

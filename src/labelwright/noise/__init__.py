@@ -6,6 +6,7 @@ the scheduled rates. None of them changes its inputs, and all randomness is the 
 """
 
 from labelwright.noise.attacks import far_first, near_first, poisoned_source, targeted
+from labelwright.noise.backdoors import clean_label_backdoor, dirty_label_backdoor, patch
 from labelwright.noise.checks import Corruption, exact_count
 from labelwright.noise.cifar_n import read_cifar_n
 from labelwright.noise.models import (
@@ -43,8 +44,10 @@ __all__ = [
     "after_clean",
     "asymmetric",
     "bursts",
+    "clean_label_backdoor",
     "constant",
     "corrupt",
+    "dirty_label_backdoor",
     "exact_count",
     "far_first",
     "gaussian",
@@ -55,6 +58,7 @@ __all__ = [
     "near_first",
     "open_set",
     "pair_flip",
+    "patch",
     "poisoned_source",
     "read_cifar_n",
     "sine",

@@ -28,6 +28,7 @@ VERDICT_WORDS = {
     "corrected": "corrected",
     "rejected": "rejected",
     "buffered": "waiting",
+    "quarantined": "set apart: a suspected attack",
 }
 
 

@@ -29,7 +29,7 @@ def fates(records: Records) -> dict[str, Any]:
         "corrected": verdict == Verdict.CORRECTED,
         "expert": (verdict == Verdict.ASKED) & said,
         "asked": (verdict == Verdict.ASKED) & ~said,
-        "rejected": verdict == Verdict.REJECTED,
+        "rejected": np.isin(verdict, (Verdict.REJECTED, Verdict.QUARANTINED)),
         "waiting": verdict == Verdict.BUFFERED,
     }
 

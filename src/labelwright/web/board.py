@@ -96,7 +96,14 @@ def alarms(
     """What the owner should look at, in sentences: a burst of noise, a pair of classes that takes most of it (as planted
     labels do), questions that nobody answers, people without questions."""
     return [
-        text for text in (_burst(batches), _pair(batches, classes), _starving(batches, progress, now, asks)) if text
+        text
+        for text in (
+            *_planted(batches),
+            _burst(batches),
+            _pair(batches, classes),
+            _starving(batches, progress, now, asks),
+        )
+        if text
     ]
 
 
@@ -111,9 +118,15 @@ def _burst(batches: list[dict[str, Any]]) -> str:
     return f"A burst of noise: about {100 * last:.0f} % of the last batch's labels look wrong, {100 * usual:.0f} % are usual."
 
 
+def _planted(batches: list[dict[str, Any]]) -> list[str]:
+    """What the watch says of attacks; its notices of bursts are :func:`_burst`'s."""
+    facts = batches[-1]["body"].get("facts", {}) if batches else {}
+    return [alarm["sentence"] for alarm in facts.get("poison", {}).get("alarms", []) if alarm["kind"] != "burst"]
+
+
 def _pair(batches: list[dict[str, Any]], classes: tuple[str, ...]) -> str:
-    if not batches or len(classes) < 4:
-        return ""
+    if not batches or len(classes) < 4 or "poison" in batches[-1]["body"].get("facts", {}):
+        return ""  # where a watch ran, it knows better
     body = batches[-1]["body"]
     off = np.array(body["transition"], float)
     rate = float(body["noise"]["rate"] or 0)
