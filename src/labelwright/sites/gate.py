@@ -9,7 +9,7 @@ be harmed by them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,7 @@ class Gate:
     """The gate of one site.
 
     me: its name. last: site -> (born, round, digest) of the newest message taken. strikes: site -> how many.
-    until: site -> the round of mine before which it is left out.
+    until: site -> the round of mine before which it is left out. trusted: whether a site may exchange at all.
     """
 
     plan: Plan
@@ -49,10 +49,12 @@ class Gate:
     last: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     strikes: dict[str, int] = field(default_factory=dict)
     until: dict[str, int] = field(default_factory=dict)
+    trusted: Callable[[str], bool] = lambda name: True
     _events: dict[tuple[int, str, str], int] = field(default_factory=dict)
 
     def admit(self, data: bytes, now: int, *, claimed: str = UNKNOWN) -> Message | None:
-        """The message when it is new and sound, else None: a repeat of the newest is dropped silently, all else is noted.
+        """The message when it is sound and new, or the newest once more (a repeated delivery is no offence); else None, and
+        the reason is noted.
 
         now: my round. claimed: the site whose address it came from, for the note when it cannot be read.
         """
@@ -67,7 +69,7 @@ class Gate:
             return None
         seen = self.last.get(message.site)
         if seen is not None and (message.order, message.digest) == (seen[:2], seen[2]):
-            return None
+            return message
         if now < self.until.get(message.site, 0):
             self.note(now, message.site, f"left out until round {self.until[message.site]}")
             return None
@@ -79,6 +81,8 @@ class Gate:
         key = self.plan.members[message.site].key
         if key and not message.by(key):
             return "forged: its signature is not the site's"
+        if not self.trusted(message.site):
+            return "not attested: nothing is exchanged with it"
         if message.plan != self.plan.digest:
             return f"of another plan ({message.plan[:12]}…); expected {self.plan.digest[:12]}…"
         return None
@@ -107,7 +111,7 @@ class Gate:
         if message.kind == MASKED:
             size = message.numbers.size
             return None if size == shape.numbers else f"{size} numbers; expected {shape.numbers}"
-        return problem(message.numbers, shape, limit=self.plan.limit, counted=self.plan.noise == 0)
+        return problem(message.floats, shape, limit=self.plan.limit, counted=self.plan.noise == 0)
 
     def strike(self, now: int, site: str, reason: str) -> None:
         """Note it, and leave the site out once it has done this too often."""

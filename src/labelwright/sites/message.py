@@ -40,6 +40,11 @@ class Message:
     signature: bytes = b""
 
     @property
+    def floats(self) -> Floats:
+        """The numbers, as float64."""
+        return np.asarray(self.numbers, np.float64)
+
+    @property
     def order(self) -> tuple[int, int]:
         """Later messages of a site are greater."""
         return self.born, self.round

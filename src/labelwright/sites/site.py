@@ -112,7 +112,7 @@ class Site:
         own = proba[np.arange(len(self.given)), self.given]
         k = self.plan.shape.classes
         return (
-            np.bincount(self.given[agrees], own[agrees], minlength=k),
+            np.bincount(self.given[agrees], own[agrees], minlength=k).astype(float),
             np.bincount(self.given[agrees], minlength=k).astype(float),
         )
 
@@ -136,7 +136,7 @@ class Site:
         best = posterior.argmax(axis=1)
         at = np.arange(len(batch))
         verdict = np.where(best == batch.given, int(Verdict.TRUSTED), int(Verdict.REJECTED))
-        deciders = {Verdict.TRUSTED: "the sites' model", Verdict.REJECTED: "the sites' model"}
+        deciders: dict[int, str] = {Verdict.TRUSTED: "the sites' model", Verdict.REJECTED: "the sites' model"}
         split = Split(batch.rows, verdict, batch.given, batch.clean, proba, proba, self.noise, deciders, self.told())
         sure = (best != batch.given) & (posterior[at, best] >= correct)
         sure &= proba[at, best] >= self.shared.threshold[best]
