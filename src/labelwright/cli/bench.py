@@ -353,6 +353,11 @@ _experiment(
     "live", "A run with the experts' page open and a scripted person in a browser, against none and random questions.",
     room="live", run="run_live", sets=Annotated[str, typer.Option(help="usps or mnist: grey pictures")], default="mnist",
 )  # fmt: skip
+_experiment(
+    "sites", "Eight sites that clean digits together without sharing rows, against pooled training and each alone.",
+    room="sites", run="run_sites",
+    sets=Annotated[str, typer.Option(help="mnist, usps or digits")], default="mnist",
+)  # fmt: skip
 
 
 def _show(rows: list[list[str]], title: str) -> None:

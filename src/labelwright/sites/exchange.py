@@ -25,7 +25,8 @@ Attest = Callable[[bytes], bytes]
 class Mailbox:
     """What came in, by site and round, and what goes out. All methods may be called from any thread.
 
-    sent, received: bytes by neighbour. gate: judges what comes in. now: my round.
+    sent, received: bytes by neighbour. handed: site -> the round of mine that it has. gone: sites that refuse to be called.
+    gate: judges what comes in. now: my round.
     closed: nothing is answered to a message that was not taken (where attestation is demanded).
     """
 
@@ -34,6 +35,8 @@ class Mailbox:
     out: bytes = b""
     sent: dict[str, int] = field(default_factory=dict)
     received: dict[str, int] = field(default_factory=dict)
+    handed: dict[str, int] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
     closed: bool = False
     _in: dict[str, dict[int, Message]] = field(default_factory=dict)
     _news: threading.Condition = field(default_factory=threading.Condition)
@@ -74,6 +77,18 @@ class Mailbox:
         with self._news:
             return self._news.wait_for(ready, seconds)
 
+    def outgoing(self) -> tuple[bytes, int]:
+        """What everybody gets, and its round."""
+        with self._news:
+            return self.out, self.now
+
+    def has(self, site: str, round_: int) -> None:
+        """A site got my message of this round; it can be reached."""
+        with self._news:
+            self.handed[site] = max(round_, self.handed.get(site, -1))
+            self.gone.discard(site)
+            self._news.notify_all()
+
     def count(self, table: dict[str, int], site: str, size: int) -> None:
         """Bytes of one message."""
         with self._news:
@@ -111,8 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
         site = box.take(self.rfile.read(size))
         if site is not None:
             box.count(box.received, site, size)
-        out = b"" if box.closed and site is None else box.out
-        return self._answer(200 if out else 204, out)
+        out, round_ = box.outgoing() if site is not None or not box.closed else (b"", -1)
+        self._answer(200 if out else 204, out)
+        if out and site is not None:
+            box.count(box.sent, site, len(out))
+            box.has(site, round_)
 
     def do_GET(self) -> None:
         """``/attest?nonce=HEX``: evidence of where this site runs, bound to the nonce."""
@@ -170,23 +188,22 @@ class Courier(threading.Thread):
     def __init__(self, mailbox: Mailbox, name: str, address: str, ready: Callable[[], bool]):
         super().__init__(daemon=True, name=f"courier to {name}")
         self.mailbox, self.site, self.address, self.ready = mailbox, name, address, ready
-        self.delivered = b""
         self.stopped = threading.Event()
 
     def run(self) -> None:
         """Until :attr:`stopped` is set."""
-        pause, before = AGAIN, b""
+        pause, before, box = AGAIN, -1, self.mailbox
         while not self.stopped.is_set():
-            out = self.mailbox.out
-            if not out or (out == self.delivered and self.mailbox.newest(self.site) >= self.mailbox.now):
-                self.mailbox.wait(lambda: self.mailbox.out != self.delivered, 0.2)
+            out, round_ = box.outgoing()
+            if not out or (box.handed.get(self.site, -1) >= round_ and box.newest(self.site) >= round_):
+                box.wait(lambda: bool(box.out) and box.handed.get(self.site, -1) < box.now, 0.2)
                 continue
-            fresh = self.ready() and self._once(out)
-            pause = AGAIN if fresh or out != before else min(2 * pause, SLOW)
-            before = out
+            fresh = self.ready() and self._once(out, round_)
+            pause = AGAIN if fresh or round_ != before else min(2 * pause, SLOW)
+            before = round_
             self.stopped.wait(AGAIN if fresh else pause)
 
-    def _once(self, out: bytes) -> bool:
+    def _once(self, out: bytes, round_: int) -> bool:
         """One exchange; whether a new message came back."""
         box = self.mailbox
         host, port = parted(self.address)
@@ -195,13 +212,16 @@ class Courier(threading.Thread):
             connection.request("POST", "/exchange", out)
             answer = connection.getresponse()
             data = answer.read(most_bytes(box.gate.plan.shape) + 1)
+        except ConnectionRefusedError:
+            box.gone.add(self.site)
+            return False
         except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
         if answer.status not in (200, 204):
             return False
-        self.delivered = out
+        box.has(self.site, round_)
         box.count(box.sent, self.site, len(out))
         if not data:
             return False

@@ -91,7 +91,7 @@ class Gate:
         if seen is not None and message.order <= seen[:2]:
             if message.order == seen[:2]:
                 self.strike(now, message.site, f"two different messages for round {message.round}")
-            else:
+            elif message.born != seen[0] or message.round < seen[1] - self.plan.stale:  # else two messages crossed
                 self.note(now, message.site, f"replayed: round {message.round} came after round {seen[1]}")
             return None
         secure = self.plan.secure > 0 and message.site != self.plan.coordinator

@@ -43,7 +43,7 @@ class Features:
 
     def __call__(self, X: Floats) -> Floats:
         """(n, columns) float32; each row's norm is at most :data:`ROW_NORM`."""
-        X = np.asarray(X, np.float32).reshape(len(X), -1)
+        X = np.asarray(X, np.float32).reshape(len(X), self.width)
         if self.size == 0:
             flat = X / np.sqrt(max(self.width, 1))
             norm = np.linalg.norm(flat, axis=1, keepdims=True)

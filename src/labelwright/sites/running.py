@@ -290,8 +290,8 @@ class Member:
         waiting = [name for name in self.neighbours if name not in self.absent]
 
         def over() -> bool:
-            sent = all(c.delivered == box.out for c in self.couriers if c.site in waiting)
-            return sent and all(box.newest(name) >= last for name in waiting)
+            got = [box.handed.get(name, -1) >= last or name in box.gone for name in waiting]
+            return all(got) and all(box.newest(name) >= last for name in waiting)
 
         end = time.monotonic() + self.who.manners.linger
         while not over() and time.monotonic() < end:

@@ -136,12 +136,12 @@ class Site:
         best = posterior.argmax(axis=1)
         at = np.arange(len(batch))
         verdict = np.where(best == batch.given, int(Verdict.TRUSTED), int(Verdict.REJECTED))
-        deciders: dict[int, str] = {Verdict.TRUSTED: "the sites' model", Verdict.REJECTED: "the sites' model"}
+        deciders: dict[int, str] = {Verdict.TRUSTED: "sites' model", Verdict.REJECTED: "sites' model"}
         split = Split(batch.rows, verdict, batch.given, batch.clean, proba, proba, self.noise, deciders, self.told())
         sure = (best != batch.given) & (posterior[at, best] >= correct)
         sure &= proba[at, best] >= self.shared.threshold[best]
         rows = Rows(batch.X[sure], best[sure], batch.keys[sure])
-        return split, Corrections(rows, posterior[sure, best[sure]], by="the sites' model and this site's noise matrix")
+        return split, Corrections(rows, posterior[sure, best[sure]], by="sites' model and own noise matrix")
 
     def told(self) -> str:
         """How the labels were judged, for the ledger."""
