@@ -187,8 +187,7 @@ def one_seed(dataset: str, seed: int, data_dir: str | None, progress: Any) -> di
     told["verdicts"] = verdicts(drawn, plan, {at: found.states[at]["site"] for at in everyone})
     told["bytes"] = found.bytes_each_round(plan.rounds)
     progress("together")
-    found = together(plan, drawn.X, drawn.given, honest)
-    told["without the eighth"] = [scale(found.weights(at)) for at in honest]
+    told["without the eighth"] = [scale(in_process(plan, drawn, honest)[0])] * len(honest)
     for name, vouched in (("a site flips every label", set[int]()), ("and vouches for them", {LIAR})):
         found = together(plan, drawn.X, drawn.lying().given, everyone, vouched=vouched)
         told[name] = [scale(found.weights(at)) for at in honest]

@@ -109,24 +109,26 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version, timeout = "HTTP/1.1", 10
 
     def do_POST(self) -> None:
-        """A message in; the newest one out."""
+        """A message in, or nothing; the newest one out, when it is newer than the one the caller has."""
         box = self.server.mailbox
         most = most_bytes(box.gate.plan.shape)
         try:
             size = int(self.headers.get("Content-Length", ""))
         except ValueError:
             size = -1
-        if self.path != "/exchange" or not 0 <= size <= most:
+        have = self.headers.get("Have", "-1")
+        if self.path != "/exchange" or not 0 <= size <= most or not have.lstrip("-").isdigit():
             with box._news:
                 box.gate.note(
                     box.now, "unknown", f"a request of {size:,} bytes to {self.path[:40]!r}; at most {most:,}"
                 )
             self.close_connection = True
             return self._answer(413 if size > most else 400, b"")
-        site = box.take(self.rfile.read(size))
+        site = box.take(self.rfile.read(size)) if size else None
         if site is not None:
             box.count(box.received, site, size)
         out, round_ = box.outgoing() if site is not None or not box.closed else (b"", -1)
+        out = b"" if round_ <= int(have[:12]) else out
         self._answer(200 if out else 204, out)
         if out and site is not None:
             box.count(box.sent, site, len(out))
@@ -209,7 +211,8 @@ class Courier(threading.Thread):
         host, port = parted(self.address)
         connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
         try:
-            connection.request("POST", "/exchange", out)
+            body = b"" if box.handed.get(self.site, -1) >= round_ and not box.closed else out
+            connection.request("POST", "/exchange", body, {"Have": str(box.newest(self.site))})
             answer = connection.getresponse()
             data = answer.read(most_bytes(box.gate.plan.shape) + 1)
         except ConnectionRefusedError:
@@ -222,7 +225,7 @@ class Courier(threading.Thread):
         if answer.status not in (200, 204):
             return False
         box.has(self.site, round_)
-        box.count(box.sent, self.site, len(out))
+        box.count(box.sent, self.site, len(body))
         if not data:
             return False
         box.count(box.received, self.site, len(data))
