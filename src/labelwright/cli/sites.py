@@ -52,7 +52,7 @@ def plan(
     coordinator: Annotated[
         str, typer.Option(help="the member that aggregates for all and has no rows; default: gossip")
     ] = "",
-    aggregate: Annotated[str, typer.Option(help="trimmed, median, krum or mean")] = "trimmed",
+    aggregate: Annotated[str, typer.Option(help="nearest, trimmed, median, krum or mean")] = "nearest",
     rounds: Annotated[int, typer.Option(min=1, help="exchanges")] = 40,
     steps: Annotated[int, typer.Option(min=1, help="gradient steps before each")] = 10,
     features: Annotated[int, typer.Option(min=0, help="random features; 0: a linear model")] = 1000,

@@ -46,6 +46,7 @@ class Mailbox:
         with self._news:
             message = self.gate.admit(data, self.now, claimed=claimed)
             if message is None:
+                self._news.notify_all()
                 return None
             held = self._in.setdefault(message.site, {})
             held[message.round] = message

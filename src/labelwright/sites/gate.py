@@ -42,6 +42,7 @@ class Gate:
 
     me: its name. last: site -> (born, round, digest) of the newest message taken. strikes: site -> how many.
     until: site -> the round of mine before which it is left out. trusted: whether a site may exchange at all.
+    refused: site -> the latest round in which it spoke and was refused: there is no waiting for it.
     """
 
     plan: Plan
@@ -50,6 +51,7 @@ class Gate:
     strikes: dict[str, int] = field(default_factory=dict)
     until: dict[str, int] = field(default_factory=dict)
     trusted: Callable[[str], bool] = lambda name: True
+    refused: dict[str, int] = field(default_factory=dict)
     _events: dict[tuple[int, str, str], int] = field(default_factory=dict)
 
     def admit(self, data: bytes, now: int, *, claimed: str = UNKNOWN) -> Message | None:
@@ -100,6 +102,7 @@ class Gate:
             return None
         wrong = self.unsound(message)
         if wrong is not None:
+            self.refused[message.site] = message.round
             self.strike(now, message.site, wrong)
             return None
         self.last[message.site] = (*message.order, message.digest)

@@ -37,7 +37,7 @@ class Plan:
     classes: names. width: d of the encoded rows. label, id: columns. encoder: sha256 of ``encoder.skops`` ("": none).
     features: random features (0: linear). bandwidth: of their kernel. seed: of their directions.
     rounds, steps: exchanges, and gradient steps before each. rate, decay: learning rate, weight decay.
-    warm: rounds before a site's noise matrix is learned. aggregate: trimmed, median, krum or mean.
+    warm: rounds before a site's noise matrix is learned. aggregate: nearest, trimmed, median, krum or mean.
     limit: the largest weight taken. stale: rounds by which a message may be late. strikes, sentence: bad messages before a
     site is left out, and for how many rounds.
     noise: privacy noise as a multiple of the sensitivity (0: none). delta: of the guarantee.
@@ -62,7 +62,7 @@ class Plan:
     rate: float = 6.0
     decay: float = 1e-4
     warm: int = 5
-    aggregate: str = "trimmed"
+    aggregate: str = "nearest"
     limit: float = 1000.0
     stale: int = 2
     strikes: int = 3

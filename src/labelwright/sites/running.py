@@ -169,7 +169,12 @@ class Member:
             if self.gate.until.get(name, 0) <= self.round
             and (name not in self.absent or box.newest(name) > self.absent[name])
         ]
-        box.wait(lambda: all(box.newest(name) >= self.round for name in expected), patience)
+        refused, limit = (
+            self.gate.refused,
+            patience / 2 if self.site is None else patience,
+        )  # the sites wait for me, too
+        spoken = lambda name: max(box.newest(name), refused.get(name, -1)) >= self.round  # noqa: E731
+        box.wait(lambda: all(map(spoken, expected)), limit)
         self.absent = {name: at for name in self.neighbours if (at := box.newest(name)) < self.round}
 
     def _spoken(self, word: Statistics) -> Message:
