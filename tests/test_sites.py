@@ -297,7 +297,7 @@ def test_the_plan_says_what_is_wrong_with_it() -> None:
         ("limit = 1000.0", "limitless = 1"), ('classes = ["a", "b", "c"]', 'classes = ["a", "a"]'),
         ('coordinator = ""', 'coordinator = "z"'),
     ):  # fmt: skip
-        with pytest.raises(SettingsError, match="plan|aggregation|coordinator"):
+        with pytest.raises(SettingsError, match=r"plan|aggregation|coordinator"):
             Plan.from_toml(good.replace(text, word))
     assert Plan.from_toml(good).digest == plan_of("a", "b").digest != plan_of("a", "b", rounds=13).digest
 

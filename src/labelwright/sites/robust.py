@@ -84,7 +84,8 @@ def krum(vectors: Floats) -> Floats:
 def nearest(vectors: Floats) -> Floats:
     """(P,) the mean without the :func:`bad_allowed` vectors that are farthest from the coordinate-wise median.
 
-    A site that teaches something else stands out in many coordinates together, though in none by itself; it goes as a whole. The default: measured, it loses least to a site that teaches wrong labels (docs/sites.md).
+    A site that teaches something else stands out in many coordinates together, though in none by itself; it goes as a whole.
+    The default.
 
     >>> nearest(np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [3.0, 3.0]])).round(2).tolist()
     [0.33, 0.33]
