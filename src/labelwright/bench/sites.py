@@ -8,7 +8,8 @@ vouching for them), and in network namespaces cut in two for ten rounds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from labelwright.bench.pieces import Progress, mean_and_interval, written
 from labelwright.bench.provenance import provenance
-from labelwright.bench.sites_world import namespaces_work, together
+from labelwright.bench.sites_world import Found, namespaces_work, together
 from labelwright.datasets import available, load
 from labelwright.errors import SettingsError
 from labelwright.noise import MNIST_PAIRS, asymmetric, instance_dependent, pair_flip, sparse_pairs, symmetric
@@ -40,6 +41,8 @@ PATTERNS: tuple[tuple[str, Corruption], ...] = (
     ("sparse pairs 30 %", sparse_pairs(0.3, K, share=0.2)),
 )
 LIAR = SITES - 1
+WITHOUT, FLIPS, VOUCHED = "without the eighth", "a site flips every label", "and vouches for them"
+CUT = "cut in two for ten rounds"
 
 
 @dataclass(frozen=True)
@@ -174,30 +177,58 @@ def verdicts(world: World, plan: Plan, states: Mapping[int, Any]) -> list[dict[s
     return out
 
 
-def one_seed(dataset: str, seed: int, data_dir: str | None, progress: Any) -> dict[str, Any]:
-    """Everything on one draw of rows and noise; accuracies in percent, means over honest sites."""
+def one_seed(dataset: str, seed: int, data_dir: str | None, folder: Path, progress: Any) -> dict[str, Any]:
+    """Everything on one draw of rows and noise; accuracies in percent, by site. folder: finished parts are read back."""
     honest, everyone = [*range(LIAR)], [*range(SITES)]
     drawn = world(dataset, seed, data_dir)
     plan = plan_of(drawn, seed=seed)
-    scale, told = Scale(plan, drawn), dict[str, Any]()
-    told |= controls(plan, drawn, scale)
-    progress("controls")
-    found = together(plan, drawn.X, drawn.given, everyone)
-    told["together"] = [scale(found.weights(at)) for at in everyone]
-    told["verdicts"] = verdicts(drawn, plan, {at: found.states[at]["site"] for at in everyone})
-    told["bytes"] = found.bytes_each_round(plan.rounds)
-    progress("together")
-    told["without the eighth"] = [scale(in_process(plan, drawn, honest)[0])] * len(honest)
-    for name, vouched in (("a site flips every label", set[int]()), ("and vouches for them", {LIAR})):
-        found = together(plan, drawn.X, drawn.lying().given, everyone, vouched=vouched)
-        told[name] = [scale(found.weights(at)) for at in honest]
-        progress(name)
-    if namespaces_work():
+    scale = Scale(plan, drawn)
+
+    def all_together() -> dict[str, Any]:
+        found = together(plan, drawn.X, drawn.given, everyone)
+        said = verdicts(drawn, plan, {at: found.states[at]["site"] for at in everyone})
+        return {
+            "together": _scores(found, scale, everyone),
+            "verdicts": said,
+            "bytes": found.bytes_each_round(plan.rounds),
+        }
+
+    def lying(name: str, vouched: set[int]) -> dict[str, Any]:
+        return {name: _scores(together(plan, drawn.X, drawn.lying().given, everyone, vouched=vouched), scale, honest)}
+
+    def cut() -> dict[str, Any]:
+        if not namespaces_work():
+            return {}
         found = together(plan, drawn.X, drawn.given, everyone, cut=(10, 20))
-        told["cut in two for ten rounds"] = [scale(found.weights(at)) for at in everyone]
-        told["cut"] = found.cut
-    progress("namespaces")
+        return {CUT: _scores(found, scale, everyone), "cut": found.cut}
+
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "controls": lambda: controls(plan, drawn, scale),
+        "together": all_together,
+        "without": lambda: {WITHOUT: [scale(in_process(plan, drawn, honest)[0])] * len(honest)},
+        "flips": lambda: lying(FLIPS, set()),
+        "vouched": lambda: lying(VOUCHED, {LIAR}),
+        "cut": cut,
+    }
+    told: dict[str, Any] = {}
+    for name, part in parts.items():
+        told |= kept(folder / f"seed-{seed}" / f"{name}.json", part)
+        progress(name)
     return told
+
+
+def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What the file holds, or what is made now and written there."""
+    if not path.exists():
+        found = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".new").write_text(json.dumps(found))
+        path.with_suffix(".new").rename(path)
+    return dict(json.loads(path.read_text()))
+
+
+def _scores(found: Found, scale: Scale, who: list[int]) -> list[float]:
+    return [scale(found.weights(at)) for at in who]
 
 
 def run_sites(
@@ -212,7 +243,7 @@ def run_sites(
     workers: int = 1,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """All comparisons. Writes ``sites-<dataset>-<profile>.json`` and ``.png`` into ``output``. device and workers are not used.
+    """All comparisons; finished parts are not run again. Writes ``sites-<dataset>-<profile>.json`` and ``.png`` into ``output``. device and workers are not used.
 
     Raises SettingsError for a data set that is not of ten digits.
     """
@@ -226,10 +257,10 @@ def run_sites(
     def tick(what: str) -> None:
         nonlocal done
         done += 1
-        progress(what, done, count * 5)
+        progress(what, done, count * 6)
 
     for one in range(seed, seed + count):
-        runs.append(one_seed(dataset, one, data_dir, tick))
+        runs.append(one_seed(dataset, one, data_dir, output / "pieces" / f"sites-{dataset}-{profile}", tick))
     plan = plan_of(world(dataset, seed, data_dir))
     result = {
         "experiment": "sites", "dataset": dataset, "profile": profile, "seeds": count,
