@@ -243,7 +243,8 @@ def run_sites(
     workers: int = 1,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """All comparisons; finished parts are not run again. Writes ``sites-<dataset>-<profile>.json`` and ``.png`` into ``output``. device and workers are not used.
+    """All comparisons; finished parts are not run again. Writes ``sites-<dataset>-<profile>.json`` and ``.png`` into ``output``.
+    device and workers are not used.
 
     Raises SettingsError for a data set that is not of ten digits.
     """
