@@ -83,8 +83,7 @@ def test_three_sites_by_the_command_line_through_kills(tmp_path: Path) -> None:
     assert run_cli("sites", "plan", "plan", "s0.parquet", *members, cwd=tmp_path).returncode == 2  # no plan is lost
     options = ("--gather", 60, "--patience", 3, "--pause", 0.2)
     jobs = {name: start(tmp_path, name, *options) for name in names}
-    wanted = {1: 3, 2: 7, 3: 11}
-    for kill, round_ in wanted.items():  # s1 dies three times and comes back
+    for kill, round_ in enumerate((3, 8)):  # s1 dies twice and comes back
         until(lambda to=round_: rounds(tmp_path / "s1") >= to, jobs["s1"], what=f"round {round_} before kill {kill}")
         jobs["s1"].send_signal(signal.SIGKILL)
         jobs["s1"].wait()
