@@ -396,7 +396,7 @@ def test_late_and_returning_sites_are_fine(tmp_path: Path) -> None:
         for one in threads:
             one.start()
         end = time.monotonic() + 30
-        while told(StateFolder(tmp_path / "x"))["rounds"] < 4 and time.monotonic() < end:
+        while told(StateFolder(tmp_path / "x"))["rounds"] < 8 and time.monotonic() < end:
             time.sleep(0.1)
         jobs["late"]()
         for one in threads:
