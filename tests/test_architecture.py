@@ -17,7 +17,7 @@ LEVELS = [
     "errors types truth safe packing",
     "posterior queries experts learners bootstrap selection imitation copynet consensus spending noise tables datasets images ledger",
     "loop baselines poison recipes estimators exports streams settings interchange answers",
-    "auditing bench runner report web trust scale",
+    "auditing bench runner report web trust scale sites",
     "cli __init__ __main__",
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms.split()}

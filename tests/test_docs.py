@@ -13,7 +13,7 @@ PAGES = [
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("audit", "loop", "posterior", "learners", "robust", "consensus", "poison", "extending")
+        for name in ("audit", "loop", "posterior", "learners", "robust", "consensus", "poison", "sites", "extending")
     ),
 ]
 

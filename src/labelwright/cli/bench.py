@@ -363,6 +363,11 @@ _experiment(
     room="poison", run="run_poison", rows_of="poison_table",
     sets=Annotated[str, typer.Option(help="mnist or fashion-mnist")], default="mnist",
 )  # fmt: skip
+_experiment(
+    "sites", "Eight sites that clean digits together without sharing rows, against pooled training and each alone.",
+    room="sites", run="run_sites",
+    sets=Annotated[str, typer.Option(help="mnist, usps or digits")], default="mnist",
+)  # fmt: skip
 
 
 def _show(rows: list[list[str]], title: str) -> None:
