@@ -26,7 +26,7 @@ MEASURES = {
 }
 
 
-LATER = {"overlap": 1}
+LATER = {"overlap": 1, "watch_sources": False}
 """Settings that came after the first ledgers, with their defaults."""
 PEOPLE = ("people", "file")
 """Names of the expert that stands for people; ledgers of earlier versions say "file"."""
@@ -57,6 +57,7 @@ class Settings:
     max_rows: int = 20_000
     seed: int = 0
     overlap: int = 1
+    watch_sources: bool = False
 
     def noted(self) -> dict[str, Any]:
         """As JSON values. What older ledgers do not know is left out while it has its default, so that they go on."""
