@@ -16,19 +16,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import COMMON, WORDS
 
 
 def messages(n: int, *, noise: float = 0.3, seed: int = 0, start: int = 0, sources: int = 3) -> list[bytes]:
-    """Reviews as messages, labels flipped, true ones beside them for simulated experts."""
+    """Readings as messages, labels flipped, true ones beside them for simulated experts."""
     rng = np.random.default_rng([seed, start])
-    out = []
+    out, centre = [], {"good": 0.0, "bad": 2.5, "meh": 5.0}
     for i in range(start, start + n):
-        true = str(rng.choice(list(WORDS)))
-        text = " ".join([*rng.choice(WORDS[true], 2), *rng.choice(COMMON, 4)])
-        price = round(float(rng.normal({"good": 20, "bad": 35, "meh": 27}[true], 5)), 2)
-        given = str(rng.choice([c for c in WORDS if c != true])) if rng.random() < noise else true
-        features = {"review": text, "price": price, "true": true}
+        true = str(rng.choice(list(centre)))
+        a, b = (round(float(value), 3) for value in rng.normal(centre[true], 1.0, 2))
+        given = str(rng.choice([c for c in centre if c != true])) if rng.random() < noise else true
+        features = {"a": a, "b": b, "true": true}
         out.append(
             json.dumps({"id": f"r{i}", "label": given, "source": f"s{i % sources}", "features": features}).encode()
         )

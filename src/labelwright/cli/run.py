@@ -138,7 +138,17 @@ def run(
     if opened is None:
         from labelwright.cli.stream import through
 
-        job, notes = through(source, settings, place, tested, follow=follow, seconds=batch_seconds, strict=strict, wait=wait, answers=answers)  # fmt: skip
+        job, notes = through(
+            source,
+            settings,
+            place,
+            tested,
+            follow=follow,
+            seconds=batch_seconds,
+            strict=strict,
+            wait=wait,
+            answers=answers,
+        )
         summary = finish(job, notes, report=report)
     else:
         job = Run(settings, place, strict=strict, answers_file=answers, wait=wait)

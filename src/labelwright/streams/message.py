@@ -278,19 +278,14 @@ def _flat(read: pa.Table, known: pa.Schema) -> pa.Table | None:
         return pa.table({**columns, "x": features})
     for at, field in enumerate(features.type):
         value = features.field(at)
-        if field.name in ENVELOPE or (pa.types.is_list(field.type) and value.flatten().null_count):
+        if field.name in ENVELOPE or field.name not in known.names:
+            return None
+        if pa.types.is_list(field.type) and value.flatten().null_count:
+            return None
+        if pa.types.is_floating(field.type) and pc.any(pc.is_inf(value)).as_py():
             return None
         columns[field.name] = value
-        if field.name not in known.names and not _plain(field.type):
-            return None
     return pa.table(columns).combine_chunks()
-
-
-def _plain(kind: pa.DataType) -> bool:
-    """Whether a new feature is one that the slow way would take too (it is left out and told of, either way)."""
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    )
 
 
 __all__ = ["ENVELOPE", "MessageError", "Parse", "columns_of", "decode", "parse_json", "row_of"]

@@ -81,6 +81,8 @@ class RedisSource:
             if not self._follow:
                 raise SourceError(f"there is no stream {self.stream!r} at this Redis; check the name") from error
             return {"first": _START, "last": _START, "length": 0, "added": 0}
+        if told is None:
+            raise SourceError("Redis is away, and the run is to end")
         first = told["first-entry"]
         return {
             "first": first[0].decode() if first else _START,
@@ -147,7 +149,7 @@ class RedisSource:
 
     def _check(self) -> None:
         """A stream that was deleted and begun again under a reader that waits for more."""
-        if self._follow and not self.group and time.monotonic() - self._claimed > 5:
+        if self._follow and not self.group and not self._stopped() and time.monotonic() - self._claimed > 5:
             self._claimed = time.monotonic()
             about = self._about(float("inf"))
             if before(about["last"], self._at):
@@ -195,9 +197,10 @@ class RedisSource:
 
     def lag(self) -> Lag:
         """See :class:`~labelwright.streams.source.Source`."""
-        if self._stopped():
+        try:
+            about = self._about(5.0)
+        except SourceError:
             return Lag(None)
-        about = self._about(5.0)
         behind = max(0, min(about["length"], about["added"] - self._read)) if not self.group else self._group_lag()
         return Lag(behind, {self._part: behind})
 
