@@ -1,6 +1,7 @@
 """A run over a stream that kills itself: started by the stream tests, in a process of its own.
 
-usage: stream_child.py ADDRESS STATE [--after SECONDS] [--until MESSAGES] [--batch ROWS]
+usage: stream_child.py ADDRESS STATE [--deliveries N --after SECONDS] [--until MESSAGES] [--batch ROWS]
+It dies so many seconds after its N-th delivery.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("address")
     parser.add_argument("state")
     parser.add_argument("--after", type=float)
+    parser.add_argument("--deliveries", type=int, default=0)
     parser.add_argument("--until", type=int)
     parser.add_argument("--batch", type=int, default=60)
     options = parser.parse_args()
@@ -45,12 +47,13 @@ def main() -> None:
     going = Going()
     if options.until is not None:
         going = Going(True, stop=lambda: hasattr(run, "taken") and run.taken.messages >= options.until)
-    if options.after is not None:
-        timer = threading.Timer(options.after, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        timer.daemon = True
+    timer = threading.Timer(options.after or 0, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    timer.daemon = True
+    if options.after is not None and options.deliveries == 0:
         timer.start()
-    for _ in run.through(source, going):
-        pass
+    for count, _ in enumerate(run.through(source, going), 1):
+        if options.after is not None and options.deliveries == count:
+            timer.start()
 
 
 if __name__ == "__main__":

@@ -55,18 +55,23 @@ def lies(n: int, seed: int = 0) -> list[bytes]:
 
 
 def killed(address: str, tmp_path: Path, kills: int, *options: object, seed: int = 1) -> None:
-    start = time.monotonic()
     assert child(address, tmp_path / "calm", *options) == 0
-    usual, expected = time.monotonic() - start, outcome(tmp_path / "calm")
+    expected = outcome(tmp_path / "calm")
     rng, died, state = np.random.default_rng(seed), 0, tmp_path / "shaken-0"
     while died < kills:
-        code = child(address, state, *options, "--after", rng.uniform(0.3 * usual, usual))
+        code = child(address, state, *options, *moment(rng))
         died += code == -9
         if code == 0:  # finished before the kill: begin another
             assert outcome(state) == expected
-            state = tmp_path / f"shaken-{died}-{rng.integers(1 << 30)}"
+            state = tmp_path / f"shaken-{rng.integers(1 << 30)}"
     assert child(address, state, *options) == 0
     assert outcome(state) == expected
+
+
+def moment(rng: np.random.Generator) -> list[object]:
+    """When to die: while it starts, or a moment after one of the next deliveries."""
+    count = int(rng.integers(0, 5))
+    return ["--deliveries", count, "--after", rng.uniform(0, 0.2 if count else 1.5)]
 
 
 @pytest.fixture
@@ -115,8 +120,9 @@ def test_killed_while_messages_still_come(redis: Redis, tmp_path: Path) -> None:
 
     producer = threading.Thread(target=produce)
     producer.start()
-    for after in (2.5, 2.5):
-        child(f"{redis.url}/rows", tmp_path / "live", "--until", len(rows), "--after", after)
+    rng = np.random.default_rng(5)
+    for _ in range(2):
+        child(f"{redis.url}/rows", tmp_path / "live", "--until", len(rows), *moment(rng))
     assert child(f"{redis.url}/rows", tmp_path / "live", "--until", len(rows)) == 0
     producer.join()
     assert outcome(tmp_path / "live")[0] == outcome(tmp_path / "calm")[0]
@@ -128,7 +134,7 @@ def test_a_group_through_kills_has_each_row_once(redis: Redis, tmp_path: Path) -
     redis.add("rows", rows)
     address, state = f"{redis.url}/rows?group=cleaners&consumer=one", tmp_path / "group"
     rng, died = np.random.default_rng(2), 0
-    while died < 3 and child(address, state, "--after", rng.uniform(1.2, 3.0)) == -9:
+    while died < 3 and child(address, state, *moment(rng)) == -9:
         died += 1
     assert child(address, state) == 0
     export, aside, _, _ = outcome(state)

@@ -26,14 +26,14 @@ OTHERS = "(other sources)"
 _SURE_OF_LABEL = 0.9
 _BURST = 4.0
 _BURST_EXCESS = 0.10
-_DRIFT, _DRIFT_STEP, _DRIFT_EXCESS = 8.0, 1.0, 0.05
+_DRIFT, _DRIFT_STEP, _DRIFT_EXCESS, _CREEPING = 10.0, 0.75, 0.05, 2.0
 _WORSE = 0.20
 _WORDS = {
     "burst": "a burst of wrong labels",
     "drift": "wrong labels creep up",
     "worse": "far more wrong labels than the other sources",
 }
-_LEAST_ROWS, _LEAST_BASE = 20, 100
+_LEAST_ROWS, _LEAST_BASE = 20, 300
 _BASE_ROWS, _PRIOR_ROWS = 20_000.0, 50.0
 _CALM = 2
 
@@ -110,7 +110,7 @@ class SourceWatch:
     It is good again after two usual batches.
 
     >>> watch = SourceWatch(2)
-    >>> for _ in range(5):
+    >>> for _ in range(4):
     ...     watch.learn({"ann": watch.looked("ann", 100, 8)})
     >>> watch.looked("ann", 100, 50).standing.bad, watch.looked("ann", 100, 11).standing.bad
     ('burst', '')
@@ -186,7 +186,8 @@ class SourceWatch:
         bad = "burst" if z > _BURST and excess > _BURST_EXCESS else ""
         bad = bad or ("drift" if climb > _DRIFT and excess > _DRIFT_EXCESS else "worse" if worse else "")
         if not bad:
-            return replace(look, standing=replace(self._usual(now, rows, off), climb=climb))
+            joined = self._usual(now, rows, off) if climb < _CREEPING else now  # what creeps up is not made usual
+            return replace(look, standing=replace(joined, climb=climb))
         compared = (
             f"{100 * usual:.0f} % are usual"
             if bad != "worse" or peers is None
