@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("audit", "loop", "posterior", "learners", "robust", "consensus", "extending")),
+    *(
+        f"docs/{name}.md"
+        for name in ("audit", "loop", "posterior", "learners", "robust", "consensus", "extending", "streams")
+    ),
 ]
 
 

@@ -226,7 +226,9 @@ def _column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
 def _at_once(messages: Sequence[bytes], known: pa.Schema) -> pa.Table | None:
     """The rows by Arrow's own reader, or None where anything at all is out of the ordinary."""
     asked = _as_messages(known, messages[0]) if messages else None
-    if asked is None or any(not m.startswith(b"{") or b"\n" in m or b"\r" in m for m in messages):
+    if asked is None or any(
+        len(m) > MOST_MESSAGE or not m.startswith(b"{") or b"\n" in m or b"\r" in m for m in messages
+    ):
         return None
     joined = b"\n".join(messages)
     if len(joined) > 1 << 30 or b"\\ud" in joined or b"\\uD" in joined:
