@@ -2,9 +2,10 @@
 
 Usage: python benchmarks/sources.py [--seeds N] [--json FILE]
 
-Streams of 25 batches of 300 rows, 4 classes (true class and two features with Gaussian noise), three sources with 15 % wrong labels,
-which are the next class (as people confuse neighbours). RAD Duo of two naive Bayes models. In one of the three settings, source "c" has 70 % wrong labels
-from batch 12 on (burst), goes from 15 to 50 % between batches 8 and 20 (drift), or does nothing (honest: the control, in which every alarm is false).
+Streams of 25 batches of 300 rows, 4 classes (true class and two features with Gaussian noise), three sources with 15 % wrong
+labels, which are the next class (as people confuse neighbours). RAD Duo of two naive Bayes models. In one of the three settings,
+source "c" has 70 % wrong labels from batch 12 on (burst), goes from 15 to 50 % between batches 8 and 20 (drift), or does nothing
+(honest: the control, in which every alarm is false).
 """
 
 from __future__ import annotations
