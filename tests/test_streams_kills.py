@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,28 @@ from labelwright.ledger import verify
 from labelwright.runner import StateFolder
 from labelwright.streaming import Taken
 
+SERVER: subprocess.Popen[str]
 CHILD = Path(__file__).parent / "stream_child.py"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    """What runs the children."""
+    global SERVER
+    command = [sys.executable, str(CHILD), "--serve"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as SERVER:
+        yield
+        assert SERVER.stdin is not None
+        SERVER.stdin.close()
+
+
 def child(address: str, state: Path, *options: object) -> int:
-    command = [sys.executable, str(CHILD), address, str(state), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
-    assert done.returncode in (0, -9), done.stderr
-    return done.returncode
+    assert SERVER.stdin is not None and SERVER.stdout is not None
+    SERVER.stdin.write(json.dumps([address, str(state), *map(str, options)]) + "\n")
+    SERVER.stdin.flush()
+    code = int(SERVER.stdout.readline())
+    assert code in (0, -9)
+    return code
 
 
 def outcome(state: Path) -> tuple[Any, ...]:
@@ -71,7 +86,7 @@ def killed(address: str, tmp_path: Path, kills: int, *options: object, seed: int
 def moment(rng: np.random.Generator) -> list[object]:
     """When to die: while it starts, or a moment after one of the next deliveries."""
     count = int(rng.integers(0, 5))
-    return ["--deliveries", count, "--after", rng.uniform(0, 0.2 if count else 1.5)]
+    return ["--deliveries", count, "--after", rng.uniform(0, 0.2 if count else 0.4)]
 
 
 @pytest.fixture
