@@ -186,11 +186,19 @@ def run_of(state: Path, parse: Any, batch: int = 50) -> StreamRun:
     return StreamRun(settings, StateFolder(state), parse=parse)
 
 
+def until_taken(run: StreamRun, messages: int) -> None:
+    """Wait until the run has taken so many."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (hasattr(run, "taken") and run.taken.messages >= messages):
+        time.sleep(0.05)
+    time.sleep(0.3)
+
+
 def followed(address: str, state: Path, until: int, *, meanwhile: Any) -> StreamRun:
     """Follow a stream until so many messages were taken; ``meanwhile`` runs beside it."""
     source, parse = open_stream(address)
     run, end = run_of(state, parse), time.monotonic() + 60
-    beside = threading.Thread(target=meanwhile)
+    beside = threading.Thread(target=lambda: (until_taken(run, 200), meanwhile()))
     beside.start()
     going = Going(True, stop=lambda: time.monotonic() > end or (hasattr(run, "taken") and run.taken.messages >= until))
     for _ in run.through(source, going):
@@ -205,7 +213,6 @@ def test_redis_goes_and_comes_back(tmp_path: Path) -> None:
         redis.add("rows", messages(200))
 
         def trouble() -> None:
-            time.sleep(1.5)
             redis.stop()
             time.sleep(1.0)
             redis.start()
@@ -223,7 +230,6 @@ def test_kafka_is_frozen_and_thaws(tmp_path: Path) -> None:
         kafka.add("rows", messages(200), partitions=2)
 
         def trouble() -> None:
-            time.sleep(1.5)
             kafka.freeze()
             time.sleep(2.0)
             kafka.thaw()

@@ -54,7 +54,11 @@ class RedisSource:
             raise SettingsError("Redis needs redis-py; run: pip install 'labelwright[streams]'") from error
         self._redis = redis
         try:
-            self._client = redis.Redis.from_url(self.url, socket_timeout=30, socket_connect_timeout=5)
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
+
+            once = Retry(NoBackoff(), 0)  # the waiting is done here, where it is told and can be stopped
+            self._client = redis.Redis.from_url(self.url, socket_timeout=30, socket_connect_timeout=5, retry=once)
         except ValueError as error:
             raise SettingsError(f"{error}; expected redis://host:port/db/stream") from error
         self._follow = follow
