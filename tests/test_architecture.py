@@ -15,9 +15,10 @@ import labelwright
 ROOT = Path(labelwright.__file__).parent
 LEVELS = [
     "errors types truth safe packing",
-    "posterior queries experts learners bootstrap selection imitation copynet consensus spending noise tables datasets images ledger",
+    "posterior queries experts learners bootstrap selection sourced imitation "
+    "copynet consensus spending noise tables datasets images ledger",
     "loop baselines poison recipes estimators exports streams settings interchange answers",
-    "auditing bench runner report web trust scale sites",
+    "auditing bench runner streaming report web trust scale sites",
     "cli __init__ __main__",
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms.split()}

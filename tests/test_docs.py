@@ -13,7 +13,18 @@ PAGES = [
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("audit", "loop", "posterior", "learners", "robust", "consensus", "poison", "sites", "extending")
+        for name in (
+            "audit",
+            "loop",
+            "posterior",
+            "learners",
+            "robust",
+            "consensus",
+            "poison",
+            "sites",
+            "streams",
+            "extending",
+        )
     ),
 ]
 

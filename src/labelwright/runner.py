@@ -24,6 +24,7 @@ from labelwright.loop import System
 from labelwright.poison import Guarded, SettlingBudget, Watch
 from labelwright.queries import DynamicBudget, FixedBudget
 from labelwright.settings import MEASURES, PEOPLE, POISON, SELECTORS, Settings, StateFolder, make_classifier, resolved
+from labelwright.sourced import Sourced
 from labelwright.streams import Accepted, Bad, Intake, class_names, comparable, label_text, numbered
 from labelwright.tables import Encoder, TableSource
 from labelwright.truth import Truth
@@ -119,8 +120,8 @@ class Run:
         clean = np.array([who == "owner" for who in records.decider], bool)
         ids = np.array(records.ids, dtype=object)
         X = self.intake.encoder.transform(table)
-        who = self.settings.columns.source
-        sources = None if who is None else np.array(table.column(who).to_pylist(), dtype=object)
+        column = self.settings.columns.source
+        sources = np.array(table.column(column).to_pylist(), dtype=object) if column in table.column_names else None
         return Batch(self.history.batch_name(number), number, X, records.given, clean, ids, table, sources)
 
     def _first_size(self) -> int:
@@ -130,11 +131,12 @@ class Run:
     # ------------------------------------------------------------ putting the parts together
 
     def _open(self, first: pa.Table) -> None:
+        """first: the first rows; where there is a ledger, none are needed."""
         columns = self.settings.columns
-        if self._has_ledger():
-            self.settings = self._as_before(self.state.history().settings)
-        names = self.settings.classes or class_names(label_text(first.column(columns.label)))
         fresh = not self._has_ledger()
+        if not fresh:
+            self.settings = self._as_before(self.state.history().settings)
+        names = self.settings.classes or (class_names(label_text(first.column(columns.label))) if fresh else ())
         if fresh and len(names) < 2:
             raise DataError(
                 f"the first {first.num_rows} rows hold {len(names)} class(es) {list(names)} in column {columns.label!r}; at least "
@@ -216,10 +218,13 @@ class Run:
         if s.poison not in POISON:
             raise SettingsError(f"--poison {s.poison!r} is unknown; expected {', '.join(POISON)}")
         if s.poison == "off" or s.selector == "none":  # without a filter nothing is judged, so nothing can be suspected
-            return System(selector, learners, budget, self._expert(k), imitator, self.ledger)
+            judge = Sourced(selector) if s.watch_sources else selector
+            return System(judge, learners, budget, self._expert(k), imitator, self.ledger)
         guard = Guarded(selector, Watch(k), quarantine=s.poison == "quarantine", names=self.ledger.classes)
         settling = SettlingBudget(budget, guard) if guard.quarantine else budget
-        return System(guard, learners, settling, self._expert(k), imitator, self.ledger)
+        return System(
+            Sourced(guard) if s.watch_sources else guard, learners, settling, self._expert(k), imitator, self.ledger
+        )
 
     def _picture_shape(self) -> tuple[int, int, int] | None:
         """The shape of the pictures that rows are, or None. A run that began with trees, before torch was installed, goes on

@@ -19,9 +19,11 @@ from labelwright.types import NO_LABEL, Answers, Batch, Bools, Corrections, Floa
 
 
 class Selector(Protocol):
-    """What the loop needs of a selector. noise: what it has learned of how labels go wrong."""
+    """What the loop needs of a selector."""
 
-    noise: NoiseModel
+    @property
+    def noise(self) -> NoiseModel:
+        """What it has learned of how labels go wrong."""
 
     def split(self, batch: Batch) -> Split:
         """A verdict for each row of the batch, and of the buffered rows that rejoin it. Pure."""

@@ -26,7 +26,7 @@ MEASURES = {
 }
 
 
-LATER = {"overlap": 1, "poison": "alarm"}
+LATER = {"overlap": 1, "poison": "alarm", "watch_sources": False}
 """Settings that came after the first ledgers, with their defaults."""
 POISON = ("off", "alarm", "quarantine")
 """What a run does against planted labels: nothing, say so, or set what an alarm names apart."""
@@ -60,6 +60,7 @@ class Settings:
     seed: int = 0
     overlap: int = 1
     poison: str = "alarm"
+    watch_sources: bool = False
 
     def noted(self) -> dict[str, Any]:
         """As JSON values. What older ledgers do not know is left out while it has its default, so that they go on."""

@@ -106,6 +106,19 @@ def _together(first: Rows, second: Rows) -> Floats | None:
 
 
 @dataclass(frozen=True)
+class Arrival:
+    """How a batch came out of a stream; the ledger writes it down in the transaction that holds the batch's decisions.
+
+    position: the place after the batch, of each part of the source that moved: JSON values. facts: what is worth telling, JSON
+    values. aside: rows that could not be used: (position in the delivery, id, reason, content).
+    """
+
+    position: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    aside: tuple[tuple[int, str, str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Batch:
     """Labelled rows that arrived together.
 
@@ -113,7 +126,7 @@ class Batch:
     X: (n, d) features. given: (n,) class that came with each row, maybe wrong.
     clean: (n,) True where the owner vouches for the label (D0 of the paper).
     ids: (n,) the user's name of each row. table: the rows as the user gave them, for the ledger.
-    sources: (n,) who labelled each row, where known.
+    sources: (n,) who labelled each row, where known. arrival: where a stream goes on after it.
     """
 
     id: str
@@ -124,6 +137,7 @@ class Batch:
     ids: npt.NDArray[np.object_] | None = None
     table: pa.Table | None = None
     sources: npt.NDArray[np.object_] | None = None
+    arrival: Arrival | None = None
 
     def __len__(self) -> int:
         return len(self.given)

@@ -27,10 +27,19 @@ def status(state: State = Path("state"), ledger: LedgerUrl = None, json: Json = 
     for bad in history.set_aside():
         reasons[bad["reason"]] = reasons.get(bad["reason"], 0) + 1
     summary["set_aside_reasons"] = reasons
+    from labelwright.streaming import standing
+
+    stream = standing(folder(state, ledger))
+    if stream is not None:
+        summary["stream"] = stream
     if json:
         say(summary, as_json=True)
         return
     show(summary)
+    if stream is not None:
+        from labelwright.cli.stream import show_stream
+
+        show_stream(stream)
     for reason, count in sorted(reasons.items(), key=lambda r: -r[1])[:10]:
         print(f"set aside: {count} × {reason}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from labelwright.cli.common import DataDir, Json, LedgerUrl, Seed, State, folder
 from labelwright.errors import SettingsError
 from labelwright.runner import Run, Settings, predictions, reopened
 from labelwright.streams import Columns
+from labelwright.streams.address import is_stream
 from labelwright.tables import TableSource, open_source, write_tables
 
 
@@ -44,14 +46,18 @@ def source_of(name: str, data_dir: str | None) -> TableSource:
 @app.command(
     epilog="Example: labelwright run reviews.csv --label sentiment --id review_id --budget 20 --state reviews\n\n"
     "Answers: labelwright serve --state STATE; or fill in the label column of STATE/questions.csv and save it as "
-    "STATE/answers.csv. Run again to merge them."
+    "STATE/answers.csv. Run again to merge them.\n\n"
+    "A stream: labelwright run redis://localhost:6379/0/reviews --follow --batch-seconds 30 --state reviews; Ctrl-C ends it after "
+    "the batch in hand"
 )
 def run(
     source: Annotated[
         str,
-        typer.Argument(help="CSV, Parquet or npz file, folder of them or of pictures by class, or a data set's name"),
+        typer.Argument(
+            help="CSV, Parquet or npz file, folder of them or of pictures by class, a data set's name, redis://… or kafka://…"
+        ),
     ],
-    label: Annotated[str, typer.Option(help="column of the given labels")],
+    label: Annotated[str | None, typer.Option(help="column of the given labels; of messages: label")] = None,
     state: Annotated[Path, typer.Option(help="folder for the ledger and the models")] = Path("state"),
     id: Annotated[str | None, typer.Option(help="column that names each row; default: its place")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="rows a batch")] = 1000,
@@ -91,6 +97,16 @@ def run(
         str | None, typer.Option(help="file with true labels, to measure accuracy after every batch")
     ] = None,
     source_column: Annotated[str | None, typer.Option(help="column that says who labelled a row")] = None,
+    watch_sources: Annotated[
+        bool | None,
+        typer.Option(help="judge a source of labels that turns bad by its own mistakes; default: for streams"),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="a folder that grows, or a broker: wait for more rows")
+    ] = False,
+    batch_seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="a stream's batch ends so long after its first row, full or not")
+    ] = None,
     buffer: Annotated[int, typer.Option(min=0, help="rejected rows that wait for another look")] = 1000,
     correct: Annotated[float, typer.Option(help="relabel when this sure, 0.5 to 1; 0: never")] = 0.95,
     max_rows: Annotated[int, typer.Option(min=10, help="most rows remembered for refitting")] = 20_000,
@@ -108,21 +124,41 @@ def run(
 
     Run it again with the same --state to go on: rows the ledger has are skipped.
     """
+    stream = is_stream(source) or follow
+    label, id, source_column = columns_of(source, label, id, source_column)
     columns = Columns(label, id, trusted_column, truth, source_column, listed(drop))
     if dynamic and budget_total is None:
         raise SettingsError("--dynamic needs the questions in all; give --budget-total N")
-    opened = source_of(source, data_dir)
+    opened = None if stream else source_of(source, data_dir)
     place = folder(state, ledger)
-    expected = place.expected_batches(opened.num_rows, batch_size) if dynamic else 20
+    expected = place.expected_batches(opened.num_rows if opened else None, batch_size) if dynamic else 20
     settings = Settings(
         columns, batch_size, first_batch, clean_rows, listed(classes) or None, selector, quality, classifier,
         budget, budget_total, dynamic, expected, measure, expert, error_rate, 1.0, buffer,
         correct if correct > 0 else None, max_rows, seed, overlap, poison,
+        stream if watch_sources is None else watch_sources,
     )  # fmt: skip
-    job = Run(settings, place, strict=strict, answers_file=answers, wait=wait)
     tested = source_of(test, data_dir) if test else None
-    follow(job, opened, tested)
-    summary = finish(job, opened, report=report)
+    job: Run
+    if opened is None:
+        from labelwright.cli.stream import through
+
+        job, notes = through(
+            source,
+            settings,
+            place,
+            tested,
+            follow=follow,
+            seconds=batch_seconds,
+            strict=strict,
+            wait=wait,
+            answers=answers,
+        )
+        summary = finish(job, notes, report=report)
+    else:
+        job = Run(settings, place, strict=strict, answers_file=answers, wait=wait)
+        to_the_end(job, opened, tested)
+        summary = finish(job, opened.notes, skipped=opened.skipped_lines, report=report)
     say(summary, as_json=json, text="")
     if not json:
         show(summary)
@@ -133,7 +169,18 @@ def listed(text: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) if text else ()
 
 
-def follow(job: Run, source: TableSource, test: TableSource | None = None) -> None:
+def columns_of(
+    source: str, label: str | None, id: str | None, source_column: str | None
+) -> tuple[str, str | None, str | None]:
+    """The columns of label, id and source: messages have fields for them."""
+    if is_stream(source) and not source.startswith("folder:"):
+        return label or "label", id or "id", source_column or "source"
+    if label is None:
+        raise SettingsError("which column holds the given labels? give --label COLUMN")
+    return label, id, source_column
+
+
+def to_the_end(job: Run, source: TableSource, test: TableSource | None = None) -> None:
     """Run to the end, showing progress."""
     with progress_bar() as bar:
         task = bar.add_task("rows", total=source.num_rows)
@@ -144,18 +191,18 @@ def follow(job: Run, source: TableSource, test: TableSource | None = None) -> No
                 log.info(moment.note)
 
 
-def finish(job: Run, source: TableSource, *, report: bool) -> dict[str, Any]:
-    """Leave questions and report in the state folder; say what happened."""
+def finish(job: Run, notes: Iterable[str], *, skipped: int = 0, report: bool) -> dict[str, Any]:
+    """Leave questions and report in the state folder; say what happened. notes: what the source has to say."""
     from labelwright.exports import write_questions
 
     history, state = job.state.history(), job.state
     asked = write_questions(history, state.path / "questions.csv")
     summary = summary_of(history, state.path)
-    summary |= {"delivered_again": job.repeated, "skipped_lines": source.skipped_lines, "open_questions": asked}
+    summary |= {"delivered_again": job.repeated, "skipped_lines": skipped, "open_questions": asked}
     summary["assumed"] = [
         *job.intake.encoder.describe(),
         *(f"{n}: {c} values did not fit" for n, c in job.intake.drift.items()),
-        *source.notes,
+        *notes,
     ]
     if job.ledger.migrated:
         summary["assumed"].append("the ledger of an older version was migrated")

@@ -86,6 +86,16 @@ class History:
         found = self._rows(newest)
         return list(json.loads(found[0][0]).get("facts", {}).get("poison", {}).get("alarms", [])) if found else []
 
+    def arrivals(self) -> Iterator[dict[str, Any]]:
+        """What each delivery of a stream said, in order: its facts, and the ``position`` of the parts that moved; one at a time."""
+        table = schema.entries
+        mine = select(table.c.body).where(table.c.kind.in_(("batch", "aside"))).order_by(table.c.seq)
+        with transaction(self.engine, writes=False) as connection:
+            for (body,) in connection.execute(mine).yield_per(500):
+                told = json.loads(body).get("stream")
+                if told is not None:
+                    yield told
+
     def batch_of(self, batch_id: str) -> int | None:
         """The number of the batch with this id, or None."""
         table = schema.entries
@@ -244,6 +254,14 @@ class History:
             .order_by(q.c.seq, q.c.value.desc())
         )
         return [dict(row._mapping) for row in self._rows(statement)]
+
+    def aside_known(self, ids: list[str]) -> set[tuple[str, str]]:
+        """(id, content) of rows with these ids that were set aside."""
+        t, out = schema.aside, set[tuple[str, str]]()
+        for start in range(0, len(ids), 500):
+            mine = select(t.c.id, t.c.content).where(t.c.id.in_(ids[start : start + 500]))
+            out |= {(str(row_id), str(content)) for row_id, content in self._rows(mine)}
+        return out
 
     def set_aside(self) -> list[dict[str, Any]]:
         """Rows that could not be used: batch, position, id, reason, content."""

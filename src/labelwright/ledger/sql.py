@@ -37,6 +37,7 @@ from labelwright.types import (
     NO_LABEL,
     Answer,
     Answers,
+    Arrival,
     Batch,
     Corrections,
     Floats,
@@ -51,6 +52,10 @@ from labelwright.types import (
 def now() -> str:
     """This moment, UTC, ISO 8601 with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _told(arrival: Arrival) -> dict[str, Any]:
+    return {**arrival.facts, "position": dict(arrival.position)}
 
 
 class SqlLedger:
@@ -148,7 +153,11 @@ class SqlLedger:
             "temperature": split.noise.temperature,
             "facts": dict(split.facts),
         }
+        if batch.arrival is not None:
+            body["stream"] = _told(batch.arrival)
         with transaction(self.engine, writes=True) as connection:
+            if batch.arrival is not None and batch.arrival.aside:
+                self._enter_aside(connection, batch.id, batch.arrival.aside)
             attach = {"verdicts": columns, "questions": _question_columns(queries)}
             if batch.ids is not None:
                 attach = {"rows": {"key": batch.keys, "id": [str(i) for i in batch.ids]}, **attach}
@@ -271,14 +280,25 @@ class SqlLedger:
         bad = [b for b in bad if (b[0], b[1]) not in known]
         if not bad:
             return
-        columns = {
-            "position": [b[0] for b in bad],
-            "id": [b[1] for b in bad],
-            "reason": [b[2] for b in bad],
-            "content": [b[3] for b in bad],
-        }
         with transaction(self.engine, writes=True) as connection:
-            self._enter(connection, "aside", {"rows": len(bad)}, batch=batch_id, attach={"aside": columns})
+            self._enter_aside(connection, batch_id, bad)
+
+    def passed_over(self, batch_id: str, arrival: Arrival) -> None:
+        """Write down a delivery without a usable new row: what of it was set aside, and where the stream goes on."""
+        with transaction(self.engine, writes=True) as connection:
+            self._enter_aside(connection, batch_id, arrival.aside, stream=_told(arrival))
+
+    def _enter_aside(
+        self,
+        connection: Connection,
+        batch_id: str,
+        bad: Sequence[tuple[int, str, str, str]],
+        **more: Any,
+    ) -> None:
+        position, ids, reason, content = zip(*bad, strict=True) if bad else ((), (), (), ())
+        columns = {"position": [*position], "id": [*ids], "reason": [*reason], "content": [*content]}
+        attach = {"aside": columns}
+        self._enter(connection, "aside", {"rows": len(bad), **more}, batch=batch_id, attach=attach)
 
     # ------------------------------------------------------------ going on after a stop
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from labelwright.learners import Fetch
+from labelwright.learners import Fetch, RowMemory
 from labelwright.poison.alarm import OPEN, PATTERN
 from labelwright.poison.watch import Look, Watch
 from labelwright.posterior import NoiseModel
@@ -50,6 +50,16 @@ class Guarded:
     def learners(self) -> Any:
         """The inner selector's."""
         return self.inner.learners
+
+    @property
+    def estimate_noise(self) -> bool:
+        """The inner selector's."""
+        return self.inner.estimate_noise
+
+    @property
+    def buffer(self) -> RowMemory:
+        """The inner selector's."""
+        return self.inner.buffer
 
     def split(self, batch: Batch) -> Split:
         """The inner selector's split, with the rows named in alarms quarantined."""

@@ -138,13 +138,19 @@ class Intake:
                 f"there is no column {missing[0]!r}; the columns are {chunk.column_names}. Name the right one"
             )
 
-    def accept(self, chunk: pa.Table, chunk_id: str) -> Accepted:
-        """Judge a chunk's rows as data. Raises BadRowError when strict and one is bad."""
+    def accept(self, chunk: pa.Table, chunk_id: str, names: Sequence[str] | None = None) -> Accepted:
+        """Judge a chunk's rows as data. names: (n,) what the source calls each, for rows without an id column.
+
+        Raises BadRowError when strict and one is bad.
+        """
         self.check(chunk)
         name = chunk_id.rpartition("#")[0]
         self.home = self.home or name
         start, self.row = self.row, self.row + chunk.num_rows
-        ids = self._ids(chunk, start, "" if name == self.home else f"{name}:")
+        if names is not None and self.columns.id is None:
+            ids = list(names)
+        else:
+            ids = self._ids(chunk, start, "" if name == self.home else f"{name}:")
         reasons, again = self._reasons(chunk, ids)
         clean = np.arange(start, start + chunk.num_rows) < (self.clean_rows if name == self.home else 0)
         if self.columns.trusted:
