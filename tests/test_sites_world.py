@@ -70,6 +70,7 @@ def start(folder: Path, name: str, *more: object) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.soak
 def test_three_sites_by_the_command_line_through_kills(tmp_path: Path) -> None:
     X, y, given, X_test, y_test = digits(3, 150)
     names = tables(tmp_path, X, given)
@@ -81,7 +82,7 @@ def test_three_sites_by_the_command_line_through_kills(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     assert json.loads(made.stdout)["bytes_per_neighbour_per_round"] == 584 + 4 * (1001 * 10 + 100 + 30)
     assert run_cli("sites", "plan", "plan", "s0.parquet", *members, cwd=tmp_path).returncode == 2  # no plan is lost
-    options = ("--gather", 60, "--patience", 3, "--pause", 0.2)
+    options = ("--gather", 60, "--patience", 30, "--pause", 0.2)  # the others wait until it is back
     jobs = {name: start(tmp_path, name, *options) for name in names}
     for kill, round_ in enumerate((3, 8)):  # s1 dies twice and comes back
         until(lambda to=round_: rounds(tmp_path / "s1") >= to, jobs["s1"], what=f"round {round_} before kill {kill}")
@@ -127,6 +128,7 @@ def until(ready: Any, job: subprocess.Popen[str], *, what: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not namespaces_work(), reason="network namespaces need root and the bridge module")
 def test_a_partition_that_heals_costs_nothing() -> None:
     X, _, given, X_test, y_test = digits(4, 150)

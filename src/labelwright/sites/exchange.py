@@ -39,6 +39,7 @@ class Mailbox:
     gone: set[str] = field(default_factory=set)
     closed: bool = False
     _in: dict[str, dict[int, Message]] = field(default_factory=dict)
+    _outs: dict[int, bytes] = field(default_factory=dict)
     _news: threading.Condition = field(default_factory=threading.Condition)
 
     def take(self, data: bytes, *, claimed: str = "unknown") -> str | None:
@@ -59,6 +60,9 @@ class Mailbox:
         """What everybody gets from now on."""
         with self._news:
             self.out, self.now = data, round_
+            self._outs[round_] = data
+            for old in sorted(self._outs)[: -(self.gate.plan.stale + 2)]:
+                del self._outs[old]
             self._news.notify_all()
 
     def newest(self, site: str) -> int:
@@ -78,10 +82,12 @@ class Mailbox:
         with self._news:
             return self._news.wait_for(ready, seconds)
 
-    def outgoing(self) -> tuple[bytes, int]:
-        """What everybody gets, and its round."""
+    def outgoing(self, after: int) -> tuple[bytes, int]:
+        """What somebody gets who has my words up to the round ``after``: the next one, so that none is left out by a site that
+        is a round behind; the newest when it is not held any more."""
         with self._news:
-            return self.out, self.now
+            later = [round_ for round_ in self._outs if round_ > after]
+            return (self._outs[min(later)], min(later)) if later else (self.out, self.now)
 
     def has(self, site: str, round_: int) -> None:
         """A site got my message of this round; it can be reached."""
@@ -128,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         site = box.take(self.rfile.read(size)) if size else None
         if site is not None:
             box.count(box.received, site, size)
-        out, round_ = box.outgoing() if site is not None or not box.closed else (b"", -1)
+        out, round_ = box.outgoing(int(have[:12])) if site is not None or not box.closed else (b"", -1)
         out = b"" if round_ <= int(have[:12]) else out
         self._answer(200 if out else 204, out)
         if out and site is not None:
@@ -197,7 +203,7 @@ class Courier(threading.Thread):
         """Until :attr:`stopped` is set."""
         pause, before, box = AGAIN, -1, self.mailbox
         while not self.stopped.is_set():
-            out, round_ = box.outgoing()
+            out, round_ = box.outgoing(box.handed.get(self.site, -1))
             if not out or (box.handed.get(self.site, -1) >= round_ and box.newest(self.site) >= round_):
                 box.wait(lambda: bool(box.out) and box.handed.get(self.site, -1) < box.now, 0.2)
                 continue
