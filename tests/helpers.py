@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -48,7 +49,8 @@ def call_cli(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The program in this process: quicker, for where a process of its own does not matter."""
     from labelwright.cli import main
 
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    out, err, before, log = io.StringIO(), io.StringIO(), sys.argv, logging.getLogger("labelwright")
+    logging_before = log.handlers, log.propagate, log.level  # the program sets the log up for a process of its own
     sys.argv = ["labelwright", *map(str, arguments)]
     code: object = 0
     try:
@@ -58,6 +60,8 @@ def call_cli(*arguments: object) -> subprocess.CompletedProcess[str]:
         code = ended.code
     finally:
         sys.argv = before
+        log.handlers, log.propagate = logging_before[:2]
+        log.setLevel(logging_before[2])
     return subprocess.CompletedProcess(sys.argv, int(str(code or 0)), out.getvalue(), err.getvalue())
 
 
