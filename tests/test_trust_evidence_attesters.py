@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from soft_tpm import software_tpm
 from trust_vendors import FROZEN, folder, pem, raw, recorded
 
 from labelwright.errors import EvidenceError, RefusedError, SealError
@@ -156,69 +156,13 @@ class SoftTpm:
         return collect("tpm", data, folder=self.tpm.folder, tcti=self.tcti, pcrs=pcrs)
 
 
-def free_ports() -> int:
-    """The first of two free ports in a row (server and control)."""
-    for _ in range(100):
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            port: int = one.getsockname()[1]
-            try:
-                two.bind(("127.0.0.1", port + 1))
-                return port
-            except OSError:
-                continue
-    raise AssertionError("no two free ports in a row")
-
-
 @pytest.fixture(scope="module")
 def soft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftTpm]:
-    for tool in ("swtpm", "swtpm_setup", "swtpm_localca", "tpm2_quote"):
-        if not shutil.which(tool):
-            pytest.skip(f"{tool} is not installed")
     place = tmp_path_factory.mktemp("swtpm")
-    (place / "state").mkdir()
-    (place / "ca").mkdir()
-    own = {"statedir": "", "signingkey": "/signkey.pem", "issuercert": "/issuercert.pem", "certserial": "/certserial"}
-    (place / "localca.conf").write_text("".join(f"{k} = {place}/ca{v}\n" for k, v in own.items()))
-    (place / "options").write_text("--tpm-manufacturer id:00001014\n--tpm-model swtpm\n--tpm-version id:20191023\n")
-    (place / "setup.conf").write_text(
-        f"create_certs_tool = {shutil.which('swtpm_localca')}\ncreate_certs_tool_config = {place}/localca.conf\n"
-        f"create_certs_tool_options = {place}/options\n"
-    )
-    setup = [
-        "swtpm_setup",
-        "--tpm2",
-        "--tpm-state",
-        place / "state",
-        "--create-ek-cert",
-        "--config",
-        place / "setup.conf",
-    ]
-    subprocess.run(setup, check=True, capture_output=True, timeout=60)
-    port = free_ports()
-    at = "type=tcp,bindaddr=127.0.0.1,port="
-    command = [
-        "swtpm",
-        "socket",
-        "--tpm2",
-        "--tpmstate",
-        f"dir={place / 'state'}",
-        "--flags",
-        "not-need-init,startup-clear",
-    ]
-    process = subprocess.Popen([*command, "--server", f"{at}{port}", "--ctrl", f"{at}{port + 1}"])
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port + 1)) == 0:
-                    break
-            time.sleep(0.05)
-        soft = SoftTpm(place, f"swtpm:host=127.0.0.1,port={port}")
-        soft.enrol()
-        yield soft
-    finally:
-        process.terminate()
-        process.wait(10)
+    with software_tpm(place) as tcti:
+        made = SoftTpm(place, tcti)
+        made.enrol()
+        yield made
 
 
 def test_a_software_tpm_from_key_to_verdict(soft: SoftTpm) -> None:

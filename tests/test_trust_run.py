@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from broker_help import call
 from sklearn.linear_model import LogisticRegression
-from trust_run_help import REAL, Estate, Tap, blobs, call, now
+from trust_run_help import REAL, Estate, Tap, blobs, now
 
 from labelwright.errors import RefusedError, SealError, TrustError
 from labelwright.trust import chain, expert, host, report, tier

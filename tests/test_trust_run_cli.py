@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +14,7 @@ import numpy as np
 import pytest
 from helpers import call_cli
 from sklearn.linear_model import LogisticRegression
+from soft_tpm import software_tpm
 from test_trust_run import broker_url, toml  # noqa: F401  (a fixture)
 from trust_run_help import Estate, blobs
 
@@ -189,71 +186,12 @@ def test_a_workload_is_drafted_checked_and_not_overwritten(
 # ------------------------------------------------------------ a software TPM
 
 
-def free_ports() -> int:
-    """The first of two free ports in a row."""
-    for _ in range(100):
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            port: int = one.getsockname()[1]
-            try:
-                two.bind(("127.0.0.1", port + 1))
-                return port
-            except OSError:
-                continue
-    raise AssertionError("no two free ports in a row")
-
-
 @pytest.fixture
 def tpm(tmp_path: Path) -> Iterator[tuple[str, Path, str]]:
     """(how to reach it, the folder of its enrolled quoting key, the policy's lines about it)."""
-    for tool in ("swtpm", "swtpm_setup", "swtpm_localca", "tpm2_quote"):
-        if not shutil.which(tool):
-            pytest.skip(f"{tool} is not installed")
     place = tmp_path / "swtpm"
-    for name in ("state", "ca"):
-        (place / name).mkdir(parents=True)
-    own = {"statedir": "", "signingkey": "/signkey.pem", "issuercert": "/issuercert.pem", "certserial": "/certserial"}
-    (place / "localca.conf").write_text("".join(f"{k} = {place}/ca{v}\n" for k, v in own.items()))
-    (place / "options").write_text("--tpm-manufacturer id:00001014\n--tpm-model swtpm\n--tpm-version id:20191023\n")
-    tool = shutil.which("swtpm_localca")
-    lines = [
-        f"create_certs_tool = {tool}",
-        f"create_certs_tool_config = {place}/localca.conf",
-        f"create_certs_tool_options = {place}/options",
-    ]
-    (place / "setup.conf").write_text("\n".join(lines) + "\n")
-    setup = [
-        "swtpm_setup",
-        "--tpm2",
-        "--tpm-state",
-        place / "state",
-        "--create-ek-cert",
-        "--config",
-        place / "setup.conf",
-    ]
-    subprocess.run(setup, check=True, capture_output=True, timeout=60)
-    port, at = free_ports(), "type=tcp,bindaddr=127.0.0.1,port="
-    command = [
-        "swtpm",
-        "socket",
-        "--tpm2",
-        "--tpmstate",
-        f"dir={place / 'state'}",
-        "--flags",
-        "not-need-init,startup-clear",
-    ]
-    process = subprocess.Popen([*command, "--server", f"{at}{port}", "--ctrl", f"{at}{port + 1}"])
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port + 1)) == 0:
-                    break
-            time.sleep(0.05)
-        tcti = f"swtpm:host=127.0.0.1,port={port}"
+    with software_tpm(place) as tcti:
         yield tcti, place / "keys", enrolled(place, tcti)
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def enrolled(place: Path, tcti: str) -> str:

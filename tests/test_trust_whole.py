@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from broker_help import call
 from helpers import call_cli
 from test_trust_confine import ROOT
 from test_trust_evidence_attesters import Mount, tsm  # noqa: F401  (a fixture)
 from test_trust_run import broker_url, toml  # noqa: F401  (a fixture)
 from test_trust_run_cli import tpm  # noqa: F401  (a fixture)
-from trust_run_help import Estate, blobs, call, now
+from trust_run_help import Estate, blobs, now
 from trust_vendors import FROZEN
 
 from labelwright.errors import SealError

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from broker_help import call
 
 from labelwright.trust.attester import collect
 from labelwright.trust.broker import KeyFolder, create_app
@@ -23,36 +22,6 @@ from labelwright.trust.workload import Workload, code_digest
 
 SIM = 'kinds = ["sim"]\nsim = true\naccept = ["warning"]\nworkloads = ["{digest}"]\n'
 REAL = 'kinds = ["tdx", "snp"]\nworkloads = ["{digest}"]\n'
-
-
-def call(
-    app: Any, method: str, path: str, headers: Mapping[str, str], body: bytes
-) -> tuple[int, dict[str, str], bytes]:
-    """One request to an ASGI app: the ``send`` of a client, in this process."""
-    status, got, parts, told = 0, dict[str, str](), list[bytes](), False
-
-    async def receive() -> dict[str, Any]:
-        nonlocal told
-        if told:
-            await asyncio.sleep(60)
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: Mapping[str, Any]) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-            got.update({name.decode(): value.decode() for name, value in message["headers"]})
-        else:
-            parts.append(message.get("body", b""))
-
-    scope = {
-        "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "scheme": "http",
-        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()], "client": ("test", 1),
-        "server": ("test", 80), "http_version": "1.1", "root_path": "", "asgi": {"version": "3.0"},
-    }  # fmt: skip
-    asyncio.run(app(scope, receive, send))
-    return status, got, b"".join(parts)
 
 
 def blobs(n: int, *, classes: int = 3, d: int = 8, noise: float = 0.2, seed: int = 0) -> tuple[Any, Any, Any]:
