@@ -151,6 +151,22 @@ def test_control_c_ends_with_130_and_the_run_goes_on(tmp_path: Path) -> None:
     assert call_cli("verify", "--state", tmp_path / "s").returncode == 0
 
 
+def test_control_c_while_a_connection_goes_back_shows_no_traceback(tmp_path: Path) -> None:
+    """The database library logs what interrupts the reset of a connection, traceback and all, before it raises it again."""
+    write_reviews(tmp_path / "a.csv", 100)
+    program = (
+        "import sqlalchemy.event as event\n"
+        "from sqlalchemy.pool import Pool\n"
+        "def interrupted(*_): raise KeyboardInterrupt\n"
+        "event.listen(Pool, 'reset', interrupted)\n"
+        "from labelwright.cli import main; main()"
+    )
+    options = ["--label", "label", "--id", "rid", "--drop", "true", *map(str, QUICK), "--state", str(tmp_path / "s")]
+    command = [sys.executable, "-c", program, "run", str(tmp_path / "a.csv"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 130 and len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr, done.stderr
+
+
 def test_a_closed_pipe_is_no_error(folder: Path) -> None:
     program = "from labelwright.cli import main; main()"
     command = [sys.executable, "-c", program, "predict", str(folder / "a.csv"), "--state", str(folder / "s"), "--json"]

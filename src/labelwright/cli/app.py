@@ -93,6 +93,7 @@ def main() -> None:
     """Entry point: every expected failure is one sentence on stderr and exit code 2."""
     from labelwright.cli import audit, bench, changes, consensus, look, people, run, sites, trust  # noqa: F401  (they add their commands to app)
 
+    logging.getLogger("sqlalchemy.pool").addFilter(_no_interrupt)
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # the command line library made an exit code of Ctrl-C
@@ -113,6 +114,11 @@ def main() -> None:
             raise
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)
+
+
+def _no_interrupt(record: logging.LogRecord) -> bool:
+    """Ctrl-C while a connection goes back to its pool is logged there with a traceback, and raised again: once is enough."""
+    return not (record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt))
 
 
 def _stopped() -> NoReturn:
