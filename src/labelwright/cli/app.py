@@ -93,7 +93,8 @@ def main() -> None:
     """Entry point: every expected failure is one sentence on stderr and exit code 2."""
     from labelwright.cli import audit, bench, changes, consensus, look, people, run, sites, trust  # noqa: F401  (they add their commands to app)
 
-    logging.getLogger("sqlalchemy.pool").addFilter(_no_interrupt)
+    if logging.lastResort:  # where the logs of libraries end up
+        logging.lastResort.addFilter(_no_interrupt)
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # the command line library made an exit code of Ctrl-C
