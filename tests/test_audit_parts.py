@@ -197,8 +197,8 @@ def test_equal_rows_are_levelled() -> None:
 
 
 def ordered(proba: Floats, given: Ints, known: Ints | None = None, seed: int = 0) -> Ints:
-    exact = exact_content(proba, given, np.full(len(given), NO_LABEL) if known is None else known)
-    return content_order(row_content(proba, given), exact, seed)
+    known = np.full(len(given), NO_LABEL) if known is None else known
+    return content_order(row_content(proba, given, known), exact_content(proba, given, known), seed)
 
 
 def test_order_is_of_the_content() -> None:
@@ -216,9 +216,15 @@ def test_order_tells_classes_apart_that_are_alike_in_sum() -> None:
     """Classes 0 and 1 are predicted three times and given three times each, but 1 is mistaken for 2 and 0 is not."""
     predicted, label = np.array([0, 0, 0, 1, 1, 1, 2, 2]), np.array([0, 0, 0, 1, 1, 2, 2, 1])
     proba = np.eye(3, dtype=np.float32)[predicted]
-    assert len(np.unique(row_content(proba, label))) == 5
-    renamed = [2, 0, 1]
-    np.testing.assert_array_equal(row_content(proba[:, renamed], np.argsort(renamed)[label]), row_content(proba, label))
+    none, renamed = np.full(8, NO_LABEL), [2, 0, 1]
+    found = row_content(proba, label, none)
+    assert len(np.unique(found)) == 5
+    np.testing.assert_array_equal(row_content(proba[:, renamed], np.argsort(renamed)[label], none), found)
+    one = np.where(np.arange(8) == 0, 1, NO_LABEL)  # of one of three equal rows the expert said something
+    told = row_content(proba, label, one)
+    assert len(np.unique(told)) == 6
+    moved = np.where(one == NO_LABEL, NO_LABEL, np.argsort(renamed)[one])
+    np.testing.assert_array_equal(row_content(proba[:, renamed], np.argsort(renamed)[label], moved), told)
 
 
 @pytest.mark.parametrize("answered", [False, True])

@@ -95,6 +95,20 @@ def test_classes_may_come_in_any_order(seed: int, n: int, k: int, noise: float, 
     np.testing.assert_array_equal(renamed[b.whole.predicted][clear], a.whole.predicted[clear])
 
 
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, st.sampled_from([30, 400]), CLASSES, NOISES, st.sampled_from(KINDS))
+@example(3110, 30, 2, 0.4, "rounded")
+def test_classes_may_come_in_any_order_with_answers(seed: int, n: int, k: int, noise: float, kind: str) -> None:
+    data = made(n, k, noise, seed, kind=kind)
+    renamed = np.random.default_rng(seed).permutation(k)
+    answers = np.where(np.random.default_rng(seed).random(n) < 0.1, data.true, NO_LABEL)
+    told = np.where(answers == NO_LABEL, NO_LABEL, np.argsort(renamed)[answers])
+    a = audited(data.given, data.proba, answers)
+    b = audited(np.argsort(renamed)[data.given], data.proba[:, renamed], told)
+    assert_alike(a, b, atol=2e-2)
+    assert float(b.noise_rate) == pytest.approx(float(a.noise_rate), abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("seed", "k", "share"), [(5967, 6, 0.05), (5967, 6, 0.1), (7461, 10, 0.1), (5840, 11, 0.1), (3068, 3, 0.1)]
 )

@@ -254,6 +254,44 @@ def test_a_site_that_cannot_know_alone_learns_from_the_others() -> None:
     assert len(fixed) > 20 and (fixed.rows.y == true[fixed.rows.keys]).mean() > 0.9
 
 
+def test_a_site_that_is_started_again_goes_on_from_its_last_round(tmp_path: Path) -> None:
+    plan = plan_of("me", noise=2.0)
+    X, _, given = blobs(80, wrong=0.2, seed=0)
+    folder = StateFolder(tmp_path)
+    for life in range(3):
+        folder.claim()
+        member = Working(Membership(plan, "me", "127.0.0.1:0"), Site(plan, X, given), Records(folder, plan, "me"), folder)
+        assert member.round == (0, 3, 6)[life]  # with privacy, a round that may have been spoken is never spoken again
+        member.step(0.0)
+        member.step(0.0)
+        folder.release()
+    assert told(folder)["rounds"] == 8 and verify_ledger(folder.history().engine) is not None
+
+
+def test_a_site_that_comes_back_after_the_last_round_judges_by_what_the_others_learned() -> None:
+    """It was away all the time: one word of the others, no round of its own. Its noise is worked out from that alone."""
+    names = ("one", "two", "three", "away")
+    plan = plan_of(*names, rounds=25)
+    rows = {n: blobs(150, wrong=0.2, seed=at, shift=1 + at % 2) for at, n in enumerate(names[:3])}
+    sites = {name: Site(plan, r[0], r[2]) for name, r in rows.items()}
+    simulated(plan, sites)
+    X, true, given = blobs(150, wrong=0.5, seed=9)
+    away, batch = Site(plan, X, given), Batch.of(0, X, given)
+    away.combine({n: s.learn() for n, s in sites.items()})
+
+    def right() -> float:
+        split, _ = away.judge(batch)
+        return float((split.kept == (given == true)).mean())
+
+    unsettled = right()
+    away.settle()
+    assert away.noise.rate == pytest.approx((given != true).mean(), abs=0.08)
+    assert right() > 0.88 and right() > unsettled + 0.03
+    before = away.noise.transition.copy()
+    away.settle()  # once more changes nothing but the last digits
+    np.testing.assert_allclose(away.noise.transition, before, atol=5e-3)
+
+
 @pytest.mark.parametrize("lie", ["negated", "flipped", "tenfold"])
 def test_a_liar_costs_less_than_a_point(lie: str) -> None:
     names = [f"s{at}" for at in range(6)]

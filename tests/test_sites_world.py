@@ -132,7 +132,7 @@ def until(ready: Any, job: subprocess.Popen[str], *, what: str) -> None:
 @pytest.mark.skipif(not namespaces_work(), reason="network namespaces need root and the bridge module")
 def test_a_partition_that_heals_costs_nothing() -> None:
     X, _, given, X_test, y_test = digits(4, 150)
-    plan = Plan(tuple("0123456789"), 64, id="id", bandwidth=1 / (64 * float(X.var())), features=500, rounds=24,
+    plan = Plan(tuple("0123456789"), 64, id="id", bandwidth=1 / (64 * float(X.var())), features=500, rounds=40,
                 members={f"site-{at}": Member("h:1") for at in range(4)})  # fmt: skip
     scores = []
     for cut in (None, (4, 14)):

@@ -139,7 +139,7 @@ class Narrow:
         """The rows at ``index``."""
         return Narrow(self.own[index], self.other[index], self.rival[index])
 
-    def content(self, given: Ints, classes: int) -> np.ndarray:
+    def content(self, given: Ints, classes: int, known: Ints) -> np.ndarray:
         """(n,) uint64 as of :func:`row_content`."""
         with np.errstate(over="ignore"):
             own, other = ((part * np.float32(1 << 24)).astype(np.uint64) for part in (self.own, self.other))
@@ -148,7 +148,7 @@ class Narrow:
             for label, part in ((given, own), (self.rival[named], other[named])):
                 tag = _mixed(tag + np.bincount(label, part, minlength=classes).astype(np.uint64))
             rival = np.where(named, tag[self.rival], np.uint64(0))
-            return _mixed(own ^ tag[given]) + _mixed(_mixed(other) ^ rival)
+            return _mixed(own ^ tag[given]) + _mixed(_mixed(other) ^ rival) + _answer_content(tag, known)
 
     def exact(self, given: Ints, known: Ints) -> np.ndarray:
         """(n,) uint64 as of :func:`exact_content`."""
@@ -165,9 +165,9 @@ class Narrow:
         return Evidence(first, None, classes, np.zeros(len(given), np.int64), given, self.own, rest)
 
 
-def row_content(proba: Floats, given: Ints) -> np.ndarray:
-    """(n,) uint64 from probabilities (n, K) float32 and given labels: equal for equal rows, whatever the rows' and the
-    classes' order. A class is known by its sum of probabilities and its labels, both counted in whole numbers; classes that
+def row_content(proba: Floats, given: Ints, known: Ints) -> np.ndarray:
+    """(n,) uint64 from probabilities (n, K) float32, given labels and answers (n,): equal for equal rows, whatever the rows'
+    and the classes' order. A class is known by its sum of probabilities and its labels, both counted in whole numbers; classes that
     are alike in both, by the rows that hold them, for as long as that tells more of them apart."""
     with np.errstate(over="ignore"):
         fine = (proba * np.float32(1 << 24)).astype(np.uint64)
@@ -175,7 +175,7 @@ def row_content(proba: Floats, given: Ints) -> np.ndarray:
         tag = _mixed(_mixed(fine.sum(axis=0)) + np.bincount(given, minlength=proba.shape[1]).astype(np.uint64))
         apart = len(np.unique(tag))
         while True:
-            content = _mixed(fine @ (tag | np.uint64(1))) + _mixed(own ^ tag[given])
+            content = _mixed(fine @ (tag | np.uint64(1))) + _mixed(own ^ tag[given]) + _answer_content(tag, known)
             if apart == len(tag):
                 return content
             labelled = np.zeros_like(tag)
@@ -184,6 +184,11 @@ def row_content(proba: Floats, given: Ints) -> np.ndarray:
             before, apart = apart, len(np.unique(tag))
             if apart == before:
                 return content
+
+
+def _answer_content(tag: np.ndarray, known: Ints) -> np.ndarray:
+    """(n,) uint64 of the answers (n,), by their classes' tags (K,); 0 where there is none."""
+    return np.where(known == NO_LABEL, np.uint64(0), _mixed(~tag[known]))
 
 
 def exact_content(values: Floats, *classes: Ints) -> np.ndarray:

@@ -117,7 +117,7 @@ class Judge:
         counts: (K,) labels of each class in the whole data. seed: chooses the landmarks.
         """
         certainty = proba[np.arange(len(given)), given]
-        order = content_order(row_content(proba, given), exact_content(proba, given, known), seed)
+        order = content_order(row_content(proba, given, known), exact_content(proba, given, known), seed)
         proba, given, known = proba[order], given[order], known[order]
         offset = rare_lift(certainty[order], given, counts)
         second, left_out = None, None
@@ -133,7 +133,7 @@ class Judge:
     @staticmethod
     def fitted_narrow(narrow: Narrow, given: Ints, known: Ints, counts: Ints, *, seed: int = 0) -> Judge:
         """The judge of many classes, from the given class and the likeliest other; there is no second look."""
-        order = content_order(narrow.content(given, len(counts)), narrow.exact(given, known), seed)
+        order = content_order(narrow.content(given, len(counts), known), narrow.exact(given, known), seed)
         narrow, given, known = narrow.take(order), given[order], known[order]
         offset = rare_lift(narrow.own, given, counts)
         return Judge._from(narrow.evidence(given, offset), known, offset, None)

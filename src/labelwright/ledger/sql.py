@@ -97,10 +97,11 @@ class SqlLedger:
         self._position()
 
     def _started(self) -> bool:
-        """Whether a batch was recorded."""
+        """Whether a batch was recorded, or a site's round."""
         table = schema.entries
+        begun = select(table.c.seq).where(table.c.kind.in_(("batch", "commit"))).limit(1)
         with transaction(self.engine, writes=False) as connection:
-            return connection.execute(select(table.c.seq).where(table.c.kind == "batch").limit(1)).first() is not None
+            return connection.execute(begun).first() is not None
 
     def _clear(self) -> None:
         """Forget a start that came to nothing (no batch was judged), so that other settings may be tried."""

@@ -81,6 +81,7 @@ class Member:
         self.weights: Floats = np.zeros((shape.columns, shape.classes), np.float32)
         self.shared = Shared.unknown(shape.classes)
         self.absent: dict[str, int] = {}
+        self.returned = False  # the last round was the others': none of my own since
         begun = records.begun(folder)
         if begun is not None:
             self._restore(begun)
@@ -131,13 +132,13 @@ class Member:
         ahead = self._ahead()
         if ahead is not None:  # the others went on without me: begin from what they know, not from what I knew
             self._move(ahead)
-            heard = self._heard(None)
+            self.returned, heard = True, self._heard(None)
         elif self.site is None:
             self.mailbox.now = self.round
             self._wait(patience)
             heard = self._heard(None)
         else:
-            word = self.site.learn()
+            word, self.returned = self.site.learn(), False
             if self.who.disturb is not None:
                 word = self.who.disturb(word, self.round)
             own = self._spoken(word)
@@ -268,12 +269,13 @@ class Member:
         own = None if self.site is None else self.site.state()
         shared = {"wrong": self.shared.wrong, "threshold": self.shared.threshold, "classes": self.shared.classes}
         hub = {"weights": self.weights, "shared": shared}
-        return {"round": self.round, "born": self.born, "gate": self.gate.state(), "site": own, "hub": hub}
+        gate = self.gate.state()
+        return {"round": self.round, "born": self.born, "gate": gate, "site": own, "hub": hub, "returned": self.returned}
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.gate.restore(state["gate"])
         self.born = max(self.born, int(state["born"]) + 1)  # my clock may have been set back
-        self.round = int(state["round"])
+        self.round, self.returned = int(state["round"]), bool(state.get("returned"))
         hub = state["hub"]
         self.weights = np.asarray(hub["weights"], np.float32)
         self.shared = Shared(
@@ -290,6 +292,8 @@ class Member:
         """Write the verdicts, then stay for those that are behind. How many of each verdict."""
         counts: dict[str, int] = {}
         if self.site is not None and batch is not None:
+            if self.returned:
+                self.site.settle()
             counts = self.records.verdicts(batch, self.site, self.state(), self.facts([]))
         last, box = self.plan.rounds - 1, self.mailbox
         waiting = [name for name in self.neighbours if name not in self.absent]

@@ -18,6 +18,7 @@ from labelwright.types import NO_LABEL, Batch, Bools, Corrections, Floats, Ints,
 
 FAR = 10.0  # times the median distance: set aside before the others are put together
 EM = 3
+SETTLED = 10
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,13 @@ class Site:
         self.weights, self.shared, far = combined(heard, self.weights, self.shared, self.plan)
         self.round += 1
         return far
+
+    def settle(self) -> None:
+        """After the last exchange: the own noise matrix under the model as it is now, which a site that came back late has
+        not learned with. It stays here, so nothing is added for privacy."""
+        empty = np.zeros_like(self.noise.counts)
+        begun = replace(self.noise, counts=empty, answered=empty, prior_rate=self.shared.wrong)
+        self.noise = begun.updated(self.proba(self.F), self.given, self.known, rounds=SETTLED)
 
     def judge(self, batch: Batch, *, correct: float = 0.9) -> tuple[Split, Corrections]:
         """A verdict on each label by the shared model and the own noise matrix.
