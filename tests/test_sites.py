@@ -260,7 +260,9 @@ def test_a_site_that_is_started_again_goes_on_from_its_last_round(tmp_path: Path
     folder = StateFolder(tmp_path)
     for life in range(3):
         folder.claim()
-        member = Working(Membership(plan, "me", "127.0.0.1:0"), Site(plan, X, given), Records(folder, plan, "me"), folder)
+        member = Working(
+            Membership(plan, "me", "127.0.0.1:0"), Site(plan, X, given), Records(folder, plan, "me"), folder
+        )
         assert member.round == (0, 3, 6)[life]  # with privacy, a round that may have been spoken is never spoken again
         member.step(0.0)
         member.step(0.0)

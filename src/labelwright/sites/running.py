@@ -270,7 +270,14 @@ class Member:
         shared = {"wrong": self.shared.wrong, "threshold": self.shared.threshold, "classes": self.shared.classes}
         hub = {"weights": self.weights, "shared": shared}
         gate = self.gate.state()
-        return {"round": self.round, "born": self.born, "gate": gate, "site": own, "hub": hub, "returned": self.returned}
+        return {
+            "round": self.round,
+            "born": self.born,
+            "gate": gate,
+            "site": own,
+            "hub": hub,
+            "returned": self.returned,
+        }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.gate.restore(state["gate"])
