@@ -50,7 +50,7 @@ def seal(
     name: Annotated[str | None, typer.Option(help="name of the sealed thing; default: the source's")] = None,
     model: Annotated[bool, typer.Option("--model", help="the source is a model (safetensors), not rows")] = False,
     chunk_mb: Annotated[
-        float, typer.Option(min=0.001, help="megabytes a chunk: what the learner holds at a time")
+        float, typer.Option(min=0.001, max=1024, help="megabytes a chunk: what the learner holds at a time")
     ] = 4.0,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="rows a chunk instead: a chunk is a batch of the learner's loop")
@@ -249,7 +249,7 @@ def broker(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8118,
     certificate: Annotated[Path | None, typer.Option(help="PEM file, for TLS")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file of its private key")] = None,
-    rate: Annotated[float, typer.Option(min=0.1, help="requests a second from one address")] = 50.0,
+    rate: Annotated[float, typer.Option(min=0.1, max=1e9, help="requests a second from one address")] = 50.0,
     json: Json = False,
 ) -> None:
     """Hand keys to learners that prove what they are and where they run (protocol of Confidential Containers' Trustee)."""

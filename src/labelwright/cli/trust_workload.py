@@ -112,7 +112,7 @@ def _jwk(text: str | None) -> dict[str, str] | None:
     try:
         found = dict(jsonlib.loads(text))
         return {str(k): str(v) for k, v in dict(found.get("key", found)).items()}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SettingsError(
             "--expert is no public key; expected a JWK, as 'labelwright trust expert' prints it"
         ) from error

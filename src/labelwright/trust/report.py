@@ -23,7 +23,7 @@ def unverified(text: bytes) -> dict[str, Any]:
         part = bytes(text).split(b".")[1]
         told = json.loads(base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4)))
         return dict(told)
-    except (IndexError, ValueError, TypeError) as error:
+    except (IndexError, ValueError, TypeError, RecursionError) as error:
         raise TrustError("this is no report; give the report.jws that 'labelwright trust run' wrote") from error
 
 
@@ -34,7 +34,7 @@ def issued(text: bytes) -> datetime:
         return datetime.fromtimestamp(
             int(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))["iat"]), UTC
         )
-    except (IndexError, ValueError, TypeError, KeyError, OverflowError, OSError) as error:
+    except (IndexError, ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError) as error:
         raise TrustError("the report holds no token; give the report.jws that 'labelwright trust run' wrote") from error
 
 
