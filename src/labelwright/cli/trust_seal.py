@@ -77,6 +77,7 @@ def seal(
     """
     folder = opened(keys, passphrase_file)
     called = name or Path(source.rstrip("/")).name.split(".")[0] or "data"
+    _nothing_lost(store, called)
     options = _sealing(folder, called, tuple(workload or ()), store)
     chunk = int(chunk_mb * (1 << 20))
     aside: list[tuple[str, str]] = []
@@ -100,6 +101,29 @@ def seal(
         "signer": folder.signer(called),
     }
     say(told, as_json=json, text=_sentence(manifest, store, aside))
+
+
+def _nothing_lost(store: str, name: str) -> None:
+    """Raise SettingsError where another sealed thing lies: its chunks may have the same names."""
+    from labelwright.trust.seal import NAME, as_store
+
+    text = as_store(store).read(NAME)
+    other = None if text is None else _claimed(text)
+    if other not in (None, name):
+        raise SettingsError(
+            f"{store} holds the sealed {other!r}, which would be lost; name another place, or seal its next version with --name {other}"
+        )
+
+
+def _claimed(text: bytes) -> str | None:
+    """The name that a manifest gives itself, None when it is none."""
+    from labelwright.errors import SealError
+    from labelwright.trust.seal.signing import unb64
+
+    try:
+        return str(jsonlib.loads(unb64(text.split(b".")[1].decode()))["id"])
+    except (ValueError, LookupError, TypeError, RecursionError, SealError):
+        return None
 
 
 def _sealing(folder: KeyFolder, name: str, workloads: tuple[str, ...], store: str) -> dict[str, Any]:
@@ -186,16 +210,14 @@ def _described(folder: KeyFolder, store: str) -> dict[str, Any]:
 def _manifest(folder: KeyFolder, place: Store, store: str) -> Manifest:
     """The manifest of a store, signed by whom it should be, and not older than the counter says."""
     from labelwright.trust.seal import NAME, Manifest
-    from labelwright.trust.seal.signing import unb64
 
     text = place.read(NAME)
     if text is None:
         raise DataError(f"there is no {NAME} in {store}; name the folder or address that 'trust seal' wrote")
-    try:
-        claimed = str(jsonlib.loads(unb64(text.split(b".")[1].decode()))["id"])
-        signer = folder.signer(claimed)
-    except (ValueError, LookupError, TypeError, RecursionError):
-        signer = folder.owner_jwk  # no manifest at all: the check below says so
+    claimed = _claimed(text)
+    signer = (
+        folder.owner_jwk if claimed is None else folder.signer(claimed)
+    )  # no manifest at all: the check below says so
     manifest = Manifest.read(text, signer)
     newest = folder.versions.current(manifest.id)
     manifest.check_newest(newest.number, newest.digest)
