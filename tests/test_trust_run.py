@@ -319,6 +319,18 @@ def test_an_altered_report_or_ledger_is_found_out(estate: Estate) -> None:
         report.read(result.text, jwk_of(new_key()), now=now())
 
 
+def test_whoever_can_make_the_evidence_gets_the_keys_as_the_documentation_says(estate: Estate) -> None:
+    """Sim evidence says nothing of which code holds the ephemeral key: it is for development."""
+    workload = estate.workload("judge")
+    app = estate.broker(workload)
+    client = Client(partial(call, app), jwk_of(estate.keys.broker_key))
+    name = "default/key/rows"
+    held = estate.keys.get(name)
+    assert held and client.keys(partial(collect, "sim"), workload.digest, [name]) == {name: held.content}
+    page = " ".join((Path(__file__).parent.parent / "docs" / "trust.md").read_text().split())
+    assert "whoever can have the evidence made can ask for the keys himself" in page
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
