@@ -185,6 +185,16 @@ def test_every_command_has_an_example_that_parses() -> None:
         assert {p.name for p in commands[name].params} & {"json"}
 
 
+def test_the_broker_does_not_say_that_it_listens_with_no_certificate(here: Path) -> None:
+    done("seal", "reviews.csv", "sealed")
+    (here / "policy.toml").write_text('kinds = ["sim"]\nsim = true\naccept = ["warning"]')
+    ran = call_cli(
+        "trust", "broker", "--policy", "policy.toml", "--port", 0, "--certificate", "reviews.csv", "--key", "none"
+    )
+    assert ran.returncode == 2 and ran.stdout == "" and ran.stderr.count("\n") == 1
+    assert "no certificate and its key" in ran.stderr
+
+
 def test_the_broker_serves(here: Path) -> None:
     from labelwright.trust.attester import collect
     from labelwright.trust.broker import Client, http_send

@@ -287,6 +287,8 @@ def broker(
     if (certificate is None) != (key is None):
         raise SettingsError("--certificate and --key belong together; give both")
     folder, rules = opened(keys, passphrase_file, make=False), Policy.read(policy)
+    if certificate is not None and key is not None:
+        _check_certificate(certificate, key)
     app = create_app(folder, rules, limits=Limits(rate=rate, burst=max(1, int(4 * rate))))
     listening = _listen(host, port)
     url = f"{'https' if certificate else 'http'}://{host}:{listening.getsockname()[1]}"
@@ -296,6 +298,18 @@ def broker(
     options: dict[str, Any] = {"ssl_certfile": certificate, "ssl_keyfile": key} if certificate else {}
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, **options)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _check_certificate(certificate: Path, key: Path) -> None:
+    """Raise SettingsError unless the two files make a server's certificate, before anybody is told that it listens."""
+    from ssl import PROTOCOL_TLS_SERVER, SSLContext
+
+    try:
+        SSLContext(PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"{certificate} and {key} are no certificate and its key without a password ({error}); expected PEM files"
+        ) from error
 
 
 def opened(path: Path, passphrase_file: str | None, *, make: bool = True) -> KeyFolder:
