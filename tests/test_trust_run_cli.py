@@ -106,6 +106,7 @@ def test_what_goes_wrong_is_one_sentence(estate: Estate, tmp_path: Path, broker_
         (["report", tmp_path / "bad.jws", "--broker", "{}", "--at", "noon"], "expected a time"),
         (["report", tmp_path / "bad.jws", "--broker", "{}", "--at", "9999-12-31T23:59:59-23:00"], "expected a time"),
         (["workload", tmp_path / "w.toml", "--mode", "qal", "--data", "x", "--expert", "[" * 100_000], "no public key"),
+        (["workload", tmp_path / "w.toml", "--mode", "qal", "--data", "x", "--expert", '{"kty": 5}'], "no public key"),
         (["render"], "no workload to render"),
         (["render", path, "--kind", "trustzone"], "cannot be rendered"),
         (["render", "--lint", tmp_path / "none"], "cannot be read"),
