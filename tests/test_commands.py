@@ -132,6 +132,10 @@ def test_config_log_and_seed(state: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["batches"] == 2 and "batch reviews.csv#1" in (tmp_path / "log").read_text()
     (tmp_path / "bad.toml").write_text("[run\n")
     assert "not valid TOML" in run_cli("--config", tmp_path / "bad.toml", "status").stderr
+    (tmp_path / "bad.toml").write_text("[run]\nseed = " + "1" * 5000)
+    assert "not valid TOML" in run_cli("--config", tmp_path / "bad.toml", "status").stderr
+    (tmp_path / "bad.toml").write_bytes(b"\xff\xfe")
+    assert "not UTF-8 text" in run_cli("--config", tmp_path / "bad.toml", "status").stderr
 
 
 def test_bench_qal_prints_one_object() -> None:

@@ -55,6 +55,7 @@ def test_a_confined_process_opens_connects_starts_and_traces_nothing() -> None:
     told = inside("""
         import socket, threading
         left, right = socket.socketpair()
+        room = ctypes.create_string_buffer(512)
         held |= confine.confine(confine.Limits(256 << 20))
         tell(held)
         tell({
@@ -75,6 +76,9 @@ def test_a_confined_process_opens_connects_starts_and_traces_nothing() -> None:
             "io_uring_setup": raw("io_uring_setup", 1, 0),
             "bpf": raw("bpf", 0, 0, 0),
             "executable memory": raw("mmap", 0, 4096, 7, 0x22, -1, 0),
+            "is a file there": outcome(lambda: os.stat("/etc/passwd")),
+            "is a file there, by the call that tells of open ones": raw("newfstatat", -100, ctypes.c_char_p(b"/etc/passwd"), room, 0x1000),
+            "statx": raw("statx", -100, ctypes.c_char_p(b"/etc/passwd"), 0, 2047, room),
             "memfd_create": raw("memfd_create", ctypes.c_char_p(b"x"), 0),
             "landlock undone": raw("landlock_create_ruleset", 0, 0, 1),
             "unshare": raw("unshare", 0x10000000),

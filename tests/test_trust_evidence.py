@@ -248,6 +248,12 @@ def test_older_collateral_can_be_refused() -> None:
     assert judged("tdx", measured("tdx") + "min_evaluation = 17").status == "affirming"
 
 
+def test_what_the_library_says_is_told_within_a_sentence() -> None:
+    for now in (datetime(1960, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)):
+        (reason,) = [r for r in judged("tdx", measured("tdx"), now=now).reasons if "dcap-qvl" in r]
+        assert reason.startswith("the quote does not hold with this collateral at this time, says dcap-qvl: ")
+
+
 def test_collateral_from_the_future_is_refused() -> None:
     assert judged("tdx", measured("tdx"), now=datetime(2025, 6, 1, tzinfo=UTC)).status == "contraindicated"
 

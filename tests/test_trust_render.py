@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelwright.errors import RefusedError, SettingsError
+from labelwright.sites.plan import Plan
 from labelwright.trust import render
+from labelwright.trust.policy import Policy
 from labelwright.trust.workload import EXAMPLE, Workload, code_digest
 
 WORKLOAD = Workload.from_toml(EXAMPLE)
@@ -55,6 +57,10 @@ def test_the_digest_is_of_everything_but_the_hosts_table(tmp_path: Path) -> None
         ("[broker]\n", "[broker]\nkey = 1\n[expert]\n", "no public key in \\[broker\\]"),
         ('evidence = "sim"', "evidence = 1", "in \\[host\\]; expected a text"),
         ("[result]", "[learn]", "in \\[learn\\]"),
+        ('memory = "64 MB"', 'memory = "64 MB"\nseed = ' + "1" * 5000, "not valid TOML"),
+        ('memory = "64 MB"', 'memory = "64 MB"\nseed = 0x' + "f" * 5000, "more than 64 bits"),
+        ('kty = "EC"', "kty = 1979-05-27", "no public key in \\[broker\\]"),
+        ('kty = "EC"', "kty = nan", "no public key in \\[broker\\]"),
     ],
 )
 def test_bad_workloads_are_named_in_one_sentence(before: str, after: str, sentence: str) -> None:
@@ -126,12 +132,33 @@ def test_the_linter_finds_what_is_added(line: str, sentence: str) -> None:
         ('log_level = "error"', 'log_level = "trace"', "log_level"),
         ('  "file:{{ python_packages }}/",\n', "", "does not name"),
         ('  "file:{{ entrypoint }}",\n', '  "file:{{ entrypoint }}",\n  "file:/",\n', "whole disk"),
+        ('  "file:{{ entrypoint }}",\n', '  "file:{{ entrypoint }}",\n  "file:/usr/..",\n', "whole disk"),
+        ('  "file:{{ entrypoint }}",\n', '  "file:{{ entrypoint }}",\n  "file:///",\n', "whole disk"),
         ('{ path = "/lib", uri', '{ type = "untrusted_shm", path = "/lib", uri', "host shares"),
     ],
 )
 def test_the_linter_finds_what_is_altered(before: str, after: str, sentence: str) -> None:
     assert before in MANIFEST
     assert any(sentence in found for found in render.lint(MANIFEST.replace(before, after)))
+
+
+@pytest.mark.parametrize("files", ["5", "[{ uri = 5 }]", '"file:/x"', "{ one = 5 }", '[["file:/x"]]', "[1.5, true]"])
+def test_the_linter_reads_trusted_files_of_any_kind(files: str) -> None:
+    text = f'sgx.trusted_files = {files}\nfs.mounts = [{{ path = "/x", uri = "file:/y" }}, 3, {{ uri = 4 }}]'
+    assert any("'file:/y', which sgx.trusted_files does not name" in found for found in render.lint(text))
+
+
+def test_the_linter_reads_the_older_spelling_of_trusted_files() -> None:
+    text = 'sgx.trusted_files.one = "file:/y"\nfs.mounts = [{ path = "/x", uri = "file:/y" }]'
+    assert not any("does not name" in found for found in render.lint(text))
+
+
+@pytest.mark.parametrize("number", ["1" * 5000, "0x" + "f" * 5000, "[[0x" + "f" * 16 + "0]]"])
+def test_a_number_that_is_too_long_is_no_toml(number: str) -> None:
+    for read in (render.lint, Workload.from_toml, Policy.from_toml, Plan.from_toml):
+        with pytest.raises(SettingsError, match="not valid TOML") as raised:
+            read(f"x = {number}")
+        assert "\n" not in str(raised.value) and len(str(raised.value)) < 300
 
 
 def test_a_manifest_without_trusted_files_or_toml() -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from sklearn.linear_model import LogisticRegression
 from trust_run_help import REAL, Estate, Tap, blobs, now
 
 from labelwright.errors import RefusedError, SealError, TrustError
-from labelwright.trust import chain, expert, host, report, tier
-from labelwright.trust.broker import KeyFolder
+from labelwright.trust import chain, expert, host, inside, report, tier
+from labelwright.trust.attester import collect
+from labelwright.trust.broker import Client, KeyFolder
 from labelwright.trust.seal import Folder, jwk_of, new_key, open_model, reader
+from labelwright.trust.seal.signing import signed_text
 from labelwright.trust.workload import Workload
 from labelwright.types import NO_LABEL, Verdict
 
@@ -314,6 +317,54 @@ def test_an_altered_report_or_ledger_is_found_out(estate: Estate) -> None:
             report.read(bent, jwk_of(estate.keys.broker_key), now=now())
     with pytest.raises(RefusedError):
         report.read(result.text, jwk_of(new_key()), now=now())
+
+
+def test_whoever_can_make_the_evidence_gets_the_keys_as_the_documentation_says(estate: Estate) -> None:
+    """Sim evidence says nothing of which code holds the ephemeral key: it is for development."""
+    workload = estate.workload("judge")
+    app = estate.broker(workload)
+    client = Client(partial(call, app), jwk_of(estate.keys.broker_key))
+    name = "default/key/rows"
+    held = estate.keys.get(name)
+    assert held and client.keys(partial(collect, "sim"), workload.digest, [name]) == {name: held.content}
+    page = " ".join((Path(__file__).parent.parent / "docs" / "trust.md").read_text().split())
+    assert "whoever can have the evidence made can ask for the keys himself" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"isolation": "hardware"}, "another verdict than the broker's, which is warning by sim"),
+        ({"evidence": "tdx"}, "another verdict"),
+        ({"status": "affirming"}, "another verdict"),
+        ({"workload": None}, "lacks what it should tell"),
+        ({"sealed_results": [3]}, "lacks what it should tell"),
+    ],
+)
+def test_a_host_that_attests_itself_cannot_make_up_a_better_verdict(
+    estate: Estate, change: dict[str, Any], sentence: str
+) -> None:
+    """Whoever can make evidence can sign a report, but the verdict in it must be the one that the broker signed."""
+    workload = estate.workload("judge")
+    app = estate.broker(workload)
+    client = Client(partial(call, app), jwk_of(estate.keys.broker_key))
+    client.attest(partial(collect, "sim"), workload.digest)
+    told = {
+        "workload": "judge",
+        "digest": workload.digest.hex(),
+        "sealed_results": [],
+        "isolation": "none",
+        "evidence": "sim",
+    }
+    told |= {"status": "warning", "key": jwk_of(client.key), "token": client.token}
+
+    def signed(told: dict[str, Any]) -> bytes:
+        return signed_text(client.key, json.dumps(told).encode(), inside.REPORT)
+
+    broker = jwk_of(estate.keys.broker_key)
+    assert report.read(signed(told), broker, now=now()) == told
+    with pytest.raises(TrustError, match=sentence):
+        report.read(signed(told | change), broker, now=now())
 
 
 def test_pictures_reach_the_models_from_0_to_1() -> None:

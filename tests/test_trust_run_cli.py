@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +21,7 @@ from soft_tpm import software_tpm
 from test_trust_run import broker_url, toml  # noqa: F401  (a fixture)
 from trust_run_help import Estate, blobs
 
+from labelwright.errors import TrustError
 from labelwright.trust import tier
 from labelwright.trust.seal import jwk_of
 from labelwright.trust.workload import EXAMPLE
@@ -89,13 +93,20 @@ def test_what_goes_wrong_is_one_sentence(estate: Estate, tmp_path: Path, broker_
     url = broker_url(estate.broker(estate.workload("judge")))
     path = on_disk(estate, "judge", url)
     (tmp_path / "bad.jws").write_text("x")
+    deep = base64.urlsafe_b64encode(b"[" * 99_999).decode()
+    (tmp_path / "deep.jws").write_text(f"a.{deep}.c")
     for arguments, sentence in [
         (["run", tmp_path / "none.toml"], "cannot be read"),
         (["run", on_disk(estate, "predict", url, models="")], "has no manifest|not one of the policy's"),
         (["report", tmp_path / "bad.jws", "--broker", "{}"], "no report"),
         (["report", tmp_path / "bad.jws"], "give --broker"),
         (["report", tmp_path / "bad.jws", "--broker", "["], "no public key"),
-        (["report", tmp_path / "bad.jws", "--broker", "{}", "--at", "noon"], "is no time"),
+        (["report", tmp_path / "bad.jws", "--broker", "[" * 100_000], "no public key"),
+        (["report", tmp_path / "deep.jws", "--broker", "{}"], "no report"),
+        (["report", tmp_path / "bad.jws", "--broker", "{}", "--at", "noon"], "expected a time"),
+        (["report", tmp_path / "bad.jws", "--broker", "{}", "--at", "9999-12-31T23:59:59-23:00"], "expected a time"),
+        (["workload", tmp_path / "w.toml", "--mode", "qal", "--data", "x", "--expert", "[" * 100_000], "no public key"),
+        (["workload", tmp_path / "w.toml", "--mode", "qal", "--data", "x", "--expert", '{"kty": 5}'], "no public key"),
         (["render"], "no workload to render"),
         (["render", path, "--kind", "trustzone"], "cannot be rendered"),
         (["render", "--lint", tmp_path / "none"], "cannot be read"),
@@ -103,9 +114,66 @@ def test_what_goes_wrong_is_one_sentence(estate: Estate, tmp_path: Path, broker_
         done = call_cli("trust", *arguments)
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
         assert any(part in done.stderr for part in sentence.split("|")), done.stderr
-    path.write_text(path.read_text().replace(url, "http://127.0.0.1:9"))
-    done = call_cli("trust", "run", path, "--json")
-    assert done.returncode == 2 and "cannot be reached" in json.loads(done.stdout)["error"]
+    for broker, sentence in [("http://127.0.0.1:9", "cannot be reached"), ("http://[", "no broker's address")]:
+        path.write_text(path.read_text().replace(url, broker))
+        done, url = call_cli("trust", "run", path, "--json"), broker
+        assert done.returncode == 2 and sentence in json.loads(done.stdout)["error"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run w.toml --patience inf",
+        "run w.toml --patience 1e300",
+        "seal r.csv s --chunk-mb inf",
+        "broker --policy p --rate inf",
+    ],
+)
+def test_numbers_without_an_end_are_refused(words: str) -> None:
+    done = call_cli("trust", *words.split())
+    assert done.returncode == 2 and "Invalid value for '--" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"garbage\n\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n\r\n",
+        b"HTTP/1.1 403 No\r\nContent-Length: 3\r\n\r\na\nb",
+        b"",
+    ],
+)
+def test_whatever_answers_at_an_address_is_told_in_one_sentence(answer: bytes) -> None:
+    from labelwright.cli.trust_run import _post
+    from labelwright.trust.broker import http_send
+
+    def once() -> None:
+        for _ in range(2):
+            peer, _address = place.accept()
+            with peer:
+                peer.recv(1 << 16)
+                peer.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        threading.Thread(target=once, daemon=True).start()
+        url = f"http://127.0.0.1:{place.getsockname()[1]}/"
+        with pytest.raises(TrustError) as raised:
+            _post(url)(b"a question")
+        assert "\n" not in str(raised.value) and url in str(raised.value)
+        try:
+            http_send(url)("GET", "/", {}, b"")
+        except TrustError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:abc/", "http://[", "http://a b/"])
+def test_an_experts_address_that_is_none_is_told_in_one_sentence(url: str) -> None:
+    from labelwright.cli.trust_run import _post
+
+    with pytest.raises(TrustError, match="did not answer"):
+        _post(url)(b"a question")
 
 
 def test_render_and_lint(tmp_path: Path) -> None:

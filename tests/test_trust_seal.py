@@ -203,6 +203,8 @@ def test_stores(address: str, tmp_path: Path) -> None:
     assert store.read("no such") is None
     with pytest.raises(SettingsError, match="no store that can be opened"):
         seal.as_store("nosuch://x")
+    with pytest.raises(SettingsError, match="no store that can be opened"):
+        seal.as_store("github://x")  # lacks what this file system needs to know
 
 
 def test_the_description_is_sealed_too() -> None:

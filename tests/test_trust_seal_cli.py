@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shlex
 import stat
@@ -128,6 +129,12 @@ def test_passphrases(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO((here / "words").read_text()))
     assert done("keys", "--keys", "k2", "--passphrase-file", "-")["versions"] == {"reviews": 1}
     assert "no file nowhere" in refused("keys", "--keys", "k2", "--passphrase-file", "nowhere")
+    monkeypatch.setenv(trust_seal.VARIABLE, "\udcff\udcfe")  # bytes that are no UTF-8, as a shell may hand them on
+    assert "passphrase is not the one of k2" in refused("keys", "--keys", "k2")
+    done("seal", "reviews.csv", "sealed", "--keys", "k3")
+    for bent in ('{"n": 1e999, "r": 8, "p": 1, "salt": ""}', "[" * 99_999, "[]", ""):
+        (here / "k3" / "wrapping.json").write_text(bent)
+        assert "wrapping.json is damaged; restore it" in refused("keys", "--keys", "k3")
     monkeypatch.delenv(trust_seal.VARIABLE)
     assert f"set {trust_seal.VARIABLE}" in refused("seal", "reviews.csv", "sealed")
     assert "no keys in none" in refused("unseal", "sealed", "o.csv", "--keys", "none")
@@ -144,15 +151,48 @@ def test_bad_input(here: Path) -> None:
     assert "belong together" in refused("keys", "--put", "a/b/c")
 
 
+def test_a_sealed_thing_is_not_lost_to_another_in_its_place(here: Path) -> None:
+    done("seal", "reviews.csv", "sealed")
+    before = {path.name: path.read_bytes() for path in (here / "sealed").iterdir()}
+    assert "holds the sealed 'reviews', which would be lost" in refused("seal", "reviews.csv", "sealed", "--name", "b")
+    assert before == {path.name: path.read_bytes() for path in (here / "sealed").iterdir()}
+    done("seal", "reviews.csv", "elsewhere", "--name", "b")
+    (here / "sealed" / seal.NAME).write_text("bent")
+    done("seal", "reviews.csv", "sealed", "--name", "b")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_store_that_holds_no_regular_file_is_refused_at_once(here: Path, kind: str) -> None:
+    done("seal", "reviews.csv", "sealed")
+    for name in (seal.NAME, "v1-00000000.chunk"):
+        path = here / "sealed" / name
+        content = path.read_bytes()
+        path.unlink()
+        {"pipe": os.mkfifo, "device": lambda at: at.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](path)
+        assert f"{name} is no regular file" in refused("unseal", "sealed", "o.csv")
+        path.rmdir() if kind == "folder" else path.unlink()
+        path.write_bytes(content)
+
+
 def test_every_command_has_an_example_that_parses() -> None:
     from typer.main import get_command
 
     commands = get_command(trust).commands  # type: ignore[attr-defined]
-    for name in ("seal", "unseal", "keys", "broker"):
-        example = re.search(r"Example: labelwright trust (\S+) ([^\n]+)", commands[name].epilog or "")
+    for name in commands:
+        example = re.search(r"Example: labelwright trust (\S+)([^\n]*)", commands[name].epilog or "")
         assert example and example.group(1) == name
         commands[name].make_context(name, shlex.split(example.group(2)))
         assert {p.name for p in commands[name].params} & {"json"}
+
+
+def test_the_broker_does_not_say_that_it_listens_with_no_certificate(here: Path) -> None:
+    done("seal", "reviews.csv", "sealed")
+    (here / "policy.toml").write_text('kinds = ["sim"]\nsim = true\naccept = ["warning"]')
+    ran = call_cli(
+        "trust", "broker", "--policy", "policy.toml", "--port", 0, "--certificate", "reviews.csv", "--key", "none"
+    )
+    assert ran.returncode == 2 and ran.stdout == "" and ran.stderr.count("\n") == 1
+    assert "no certificate and its key" in ran.stderr
 
 
 def test_the_broker_serves(here: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -70,13 +69,14 @@ def options(
 def read_config(path: Path) -> dict[str, Any]:
     """Options from a TOML file, by command, dashes or underscores. Raises SettingsError when it cannot be read."""
     from labelwright.errors import SettingsError
+    from labelwright.toml import tables_of
 
     try:
-        tables = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SettingsError(f"the config file {path} cannot be read ({error.strerror}); check the path") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"the config file {path} is not valid TOML: {error}") from error
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise SettingsError(f"the config file {path} cannot be read ({why}); check the path") from error
+    tables = tables_of(text, f"the config file {path}")
 
     def spelled(table: dict[str, Any]) -> dict[str, Any]:
         return {k.replace("-", "_"): spelled(v) if isinstance(v, dict) else v for k, v in table.items()}

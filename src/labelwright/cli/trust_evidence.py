@@ -141,11 +141,11 @@ def verify(
     bound = _report_data(nonce, key, workload, data)
     if workload is not None:
         rules.check_workload(_hex(workload, "--workload"))
-    found = judge(_evidence(file, kind, collateral, cert or []), rules, report_data=bound, now=_time(at))
+    found = judge(_evidence(file, kind, collateral, cert or []), rules, report_data=bound, now=moment(at))
     if (signing_key is None) != (token is None):
         raise SettingsError("--signing-key and --token belong together")
     if signing_key is not None and token is not None:
-        token.write_text(_sign(found, signing_key, nonce, key, _time(at)))
+        token.write_text(_sign(found, signing_key, nonce, key, moment(at)))
     accepted = found.status in rules.accept
     lines = [
         f"{found.status} ({found.kind}; isolation: {found.isolation})",
@@ -159,14 +159,15 @@ def verify(
         raise typer.Exit(1)
 
 
-def _time(at: str | None) -> datetime:
+def moment(at: str | None) -> datetime:
+    """The time that an option says, in UTC unless it says otherwise; without one, now. Raises SettingsError."""
     if at is None:
         return datetime.now(UTC)
     try:
         found = datetime.fromisoformat(at)
-    except ValueError as error:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise SettingsError(f"--at is {at!r}; expected a time such as 2025-06-19T11:00:00+00:00") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _sign(found: Any, signing_key: Path, nonce: str | None, key: Path | None, now: datetime) -> str:

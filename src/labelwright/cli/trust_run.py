@@ -5,7 +5,6 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +35,8 @@ def run(
         bool, typer.Option("--no-cgroup", help="hold the memory budget by RLIMIT_AS, though a cgroup could be made")
     ] = False,
     patience: Annotated[
-        float, typer.Option(min=1, help="seconds that the learner may be silent, over one chunk, before it is ended")
+        float,
+        typer.Option(min=1, max=1e9, help="seconds that the learner may be silent, over one chunk, before it is ended"),
     ] = 3600.0,
     json: Json = False,
 ) -> None:
@@ -79,6 +79,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Check a report: who signed it, what it ran on, and that its verdicts are those of the sealed ledger."""
+    from labelwright.cli.trust_evidence import moment
     from labelwright.trust.report import issued, read
 
     folder = None
@@ -91,7 +92,7 @@ def report(
             "nobody says whose report it should be; give --broker with the broker's public key, or --keys"
         )
     text = _bytes(report)
-    told = read(text, _jwk(broker) if broker else _public(folder), now=issued(text) if at is None else _time(at))
+    told = read(text, _jwk(broker) if broker else _public(folder), now=issued(text) if at is None else moment(at))
     found = _compared(told, ledger, folder, output) if ledger is not None else None
     said = {key: value for key, value in told.items() if key not in ("entries", "token")} | {"entries_compared": found}
     lines = [
@@ -197,23 +198,28 @@ def _collector(told: dict[str, str], folder: Path) -> Callable[[bytes], Any]:
 
 def _post(url: str) -> Callable[[bytes], bytes]:
     """Questions by HTTP to where the expert listens: ciphertext both ways."""
-    from urllib.error import HTTPError, URLError
+    from http.client import HTTPException
+    from urllib.error import HTTPError
     from urllib.request import Request, urlopen
+
+    from labelwright.trust.broker.client import said_by
 
     if not url.startswith(("http://", "https://")):
         raise SettingsError(f"{url!r} is no expert's address; expected http://HOST:PORT/…")
 
     def deliver(message: bytes) -> bytes:
-        request = Request(url, data=message, headers={"content-type": "application/octet-stream"})
         try:
+            request = Request(url, data=message, headers={"content-type": "application/octet-stream"})
             with urlopen(request, timeout=EXPERT_SECONDS) as response:
                 content: bytes = response.read(MOST_ANSWER)
                 return content
         except HTTPError as error:
-            said = error.read(2000).decode("utf-8", "replace")
+            said = " ".join(error.read(2000).decode("utf-8", "replace").split())
             raise TrustError(f"the expert at {url} refused ({error.code}): {said}") from error
-        except (URLError, OSError) as error:
-            raise TrustError(f"the expert at {url} did not answer ({error}); check that it runs there") from error
+        except (OSError, ValueError, HTTPException) as error:
+            raise TrustError(
+                f"the expert at {url} did not answer ({said_by(error)}); check that it runs there"
+            ) from error
 
     return deliver
 
@@ -308,7 +314,7 @@ def _bytes(path: Path) -> bytes:
 def _jwk(text: str) -> dict[str, str]:
     try:
         return {str(k): str(v) for k, v in dict(jsonlib.loads(text)).items()}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise SettingsError(
             "--broker is no public key; expected a JWK, as 'labelwright trust keys' prints it"
         ) from error
@@ -318,10 +324,3 @@ def _public(folder: Any) -> dict[str, str]:
     from labelwright.trust.seal import jwk_of
 
     return jwk_of(folder.broker_key)
-
-
-def _time(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError as error:
-        raise SettingsError(f"--at {text!r} is no time; expected e.g. 2026-01-31T12:00:00+00:00") from error

@@ -50,7 +50,7 @@ def seal(
     name: Annotated[str | None, typer.Option(help="name of the sealed thing; default: the source's")] = None,
     model: Annotated[bool, typer.Option("--model", help="the source is a model (safetensors), not rows")] = False,
     chunk_mb: Annotated[
-        float, typer.Option(min=0.001, help="megabytes a chunk: what the learner holds at a time")
+        float, typer.Option(min=0.001, max=1024, help="megabytes a chunk: what the learner holds at a time")
     ] = 4.0,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="rows a chunk instead: a chunk is a batch of the learner's loop")
@@ -77,6 +77,7 @@ def seal(
     """
     folder = opened(keys, passphrase_file)
     called = name or Path(source.rstrip("/")).name.split(".")[0] or "data"
+    _nothing_lost(store, called)
     options = _sealing(folder, called, tuple(workload or ()), store)
     chunk = int(chunk_mb * (1 << 20))
     aside: list[tuple[str, str]] = []
@@ -100,6 +101,29 @@ def seal(
         "signer": folder.signer(called),
     }
     say(told, as_json=json, text=_sentence(manifest, store, aside))
+
+
+def _nothing_lost(store: str, name: str) -> None:
+    """Raise SettingsError where another sealed thing lies: its chunks may have the same names."""
+    from labelwright.trust.seal import NAME, as_store
+
+    text = as_store(store).read(NAME)
+    other = None if text is None else _claimed(text)
+    if other not in (None, name):
+        raise SettingsError(
+            f"{store} holds the sealed {other!r}, which would be lost; name another place, or seal its next version with --name {other}"
+        )
+
+
+def _claimed(text: bytes) -> str | None:
+    """The name that a manifest gives itself, None when it is none."""
+    from labelwright.errors import SealError
+    from labelwright.trust.seal.signing import unb64
+
+    try:
+        return str(jsonlib.loads(unb64(text.split(b".")[1].decode()))["id"])
+    except (ValueError, LookupError, TypeError, RecursionError, SealError):
+        return None
 
 
 def _sealing(folder: KeyFolder, name: str, workloads: tuple[str, ...], store: str) -> dict[str, Any]:
@@ -186,16 +210,14 @@ def _described(folder: KeyFolder, store: str) -> dict[str, Any]:
 def _manifest(folder: KeyFolder, place: Store, store: str) -> Manifest:
     """The manifest of a store, signed by whom it should be, and not older than the counter says."""
     from labelwright.trust.seal import NAME, Manifest
-    from labelwright.trust.seal.signing import unb64
 
     text = place.read(NAME)
     if text is None:
         raise DataError(f"there is no {NAME} in {store}; name the folder or address that 'trust seal' wrote")
-    try:
-        claimed = str(jsonlib.loads(unb64(text.split(b".")[1].decode()))["id"])
-        signer = folder.signer(claimed)
-    except (ValueError, LookupError, TypeError, RecursionError):
-        signer = folder.owner_jwk  # no manifest at all: the check below says so
+    claimed = _claimed(text)
+    signer = (
+        folder.owner_jwk if claimed is None else folder.signer(claimed)
+    )  # no manifest at all: the check below says so
     manifest = Manifest.read(text, signer)
     newest = folder.versions.current(manifest.id)
     manifest.check_newest(newest.number, newest.digest)
@@ -249,7 +271,7 @@ def broker(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8118,
     certificate: Annotated[Path | None, typer.Option(help="PEM file, for TLS")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file of its private key")] = None,
-    rate: Annotated[float, typer.Option(min=0.1, help="requests a second from one address")] = 50.0,
+    rate: Annotated[float, typer.Option(min=0.1, max=1e9, help="requests a second from one address")] = 50.0,
     json: Json = False,
 ) -> None:
     """Hand keys to learners that prove what they are and where they run (protocol of Confidential Containers' Trustee)."""
@@ -265,6 +287,8 @@ def broker(
     if (certificate is None) != (key is None):
         raise SettingsError("--certificate and --key belong together; give both")
     folder, rules = opened(keys, passphrase_file, make=False), Policy.read(policy)
+    if certificate is not None and key is not None:
+        _check_certificate(certificate, key)
     app = create_app(folder, rules, limits=Limits(rate=rate, burst=max(1, int(4 * rate))))
     listening = _listen(host, port)
     url = f"{'https' if certificate else 'http'}://{host}:{listening.getsockname()[1]}"
@@ -274,6 +298,18 @@ def broker(
     options: dict[str, Any] = {"ssl_certfile": certificate, "ssl_keyfile": key} if certificate else {}
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, **options)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _check_certificate(certificate: Path, key: Path) -> None:
+    """Raise SettingsError unless the two files make a server's certificate, before anybody is told that it listens."""
+    from ssl import PROTOCOL_TLS_SERVER, SSLContext
+
+    try:
+        SSLContext(PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"{certificate} and {key} are no certificate and its key without a password ({error}); expected PEM files"
+        ) from error
 
 
 def opened(path: Path, passphrase_file: str | None, *, make: bool = True) -> KeyFolder:

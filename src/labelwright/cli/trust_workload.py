@@ -12,7 +12,7 @@ import typer
 from labelwright.cli.app import say
 from labelwright.cli.common import Json
 from labelwright.cli.trust import trust
-from labelwright.errors import SettingsError
+from labelwright.errors import SettingsError, TrustError
 
 BROKER, EXPERT = "http://127.0.0.1:8118", "http://127.0.0.1:8119/"
 
@@ -109,10 +109,15 @@ def _beside(file: Path, place: str) -> str:
 def _jwk(text: str | None) -> dict[str, str] | None:
     if text is None:
         return None
+    from labelwright.trust.evidence import canonical_key
+    from labelwright.trust.seal import key_of
+
     try:
         found = dict(jsonlib.loads(text))
-        return {str(k): str(v) for k, v in dict(found.get("key", found)).items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        key = dict(found.get("key", found))
+        key_of(key)
+        return dict(jsonlib.loads(canonical_key(key)))
+    except (ValueError, TypeError, AttributeError, RecursionError, TrustError) as error:
         raise SettingsError(
             "--expert is no public key; expected a JWK, as 'labelwright trust expert' prints it"
         ) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ from labelwright.sites.model import Features
 from labelwright.sites.privacy import epsilon, releases
 from labelwright.sites.robust import rule
 from labelwright.sites.statistics import Shape
+from labelwright.toml import tables_of
 
 PLAN = "plan.toml"
 ENCODER = "encoder.skops"
@@ -161,10 +161,7 @@ class Plan:
     @staticmethod
     def from_toml(text: str) -> Plan:
         """Raises SettingsError for a word it does not know, a missing one, or a value of another kind."""
-        try:
-            told = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise SettingsError(f"the plan is not valid TOML: {error}") from error
+        told = tables_of(text, "the plan")
         known = {one.name: one for one in fields(Plan)}
         strange = sorted(set(told) - set(known))
         if strange or not {"classes", "width"} <= set(told):

@@ -73,7 +73,8 @@ TEES = (
         "none",
         "none while running; a quote takes part of a second",
         "which software booted (registers), by a chip whose maker is known",
-        "that nobody reads the memory: root and the host can; a software TPM proves nothing against its own host",
+        "that nobody reads the memory: root and the host can; nor which program asked for the quote; a software TPM proves nothing "
+        "against its own host",
     ),
     Tee(
         "trustzone",

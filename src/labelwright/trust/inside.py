@@ -121,7 +121,7 @@ def _report(workload: Any, room: Any, figures: Mapping[str, Any], held: Mapping[
         "digest": workload.digest.hex(),
         "mode": workload.mode,
         "code": workload.code,
-        **_verdict(client.token),
+        **verdict(client.token),
         "confinement": {name: value for name, value in held.items() if name != "resident"},
         "sealed_inputs": room.used,
         "sealed_results": room.made,
@@ -133,7 +133,7 @@ def _report(workload: Any, room: Any, figures: Mapping[str, Any], held: Mapping[
     return Message("done", {}, signed_text(key, text, REPORT))
 
 
-def _verdict(token: str) -> dict[str, Any]:
+def verdict(token: str) -> dict[str, Any]:
     """kind, isolation and status as the broker's token says; it came in an answer that the broker signed."""
     try:
         body = token.split(".")[1]

@@ -6,13 +6,13 @@ genuine hardware running unknown code. An unknown key is an error, because a mis
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from labelwright.errors import RefusedError, SettingsError
+from labelwright.toml import tables_of
 from labelwright.trust.appraisal import STATUSES, Appraisal
 from labelwright.trust.evidence import KINDS
 
@@ -151,10 +151,7 @@ class Policy:
     @classmethod
     def from_toml(cls, text: str, *, folder: Path = Path(".")) -> Policy:
         """The policy that ``text`` says. Raises SettingsError naming the first rule that is wrong."""
-        try:
-            table = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise SettingsError(f"the policy is not valid TOML: {str(error)[:120]}") from error
+        table = tables_of(text, "the policy")
         _known(table, {f.name for f in fields(cls)}, "the policy")
         values: dict[str, Any] = {
             "kinds": _choices(table.get("kinds"), "kinds", KINDS),

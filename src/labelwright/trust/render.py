@@ -7,11 +7,12 @@ braces. Nothing here was run by Gramine: it is rendered and linted.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
+from posixpath import normpath
 from typing import Any
 
 from labelwright.errors import SettingsError
+from labelwright.toml import tables_of
 from labelwright.trust.confine import syscalls
 from labelwright.trust.workload import MEGABYTE, Workload
 
@@ -84,12 +85,8 @@ def lint(text: str) -> list[str]:
     >>> lint('sgx.debug = true')[0]
     "sgx.debug = true: the host may read the enclave's memory; write sgx.debug = false"
     """
-    try:
-        manifest = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingsError(
-            f"the manifest is not valid TOML ({str(error)[:120]}); give a manifest, or a template with its braces in quotes"
-        ) from error
+    hint = "; give a manifest, or a template with its braces in quotes"
+    manifest = tables_of(text, "the manifest", hint)
     entries = dict(_flat(manifest))
     found = [
         f"{key}: an option that Gramine itself calls insecure; leave it out"
@@ -158,8 +155,10 @@ def _weak_mounts(manifest: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(sgx, dict) or not sgx.get("trusted_files"):
         yield "sgx.trusted_files is empty: no file of the program is measured; name them all"
         return
-    trusted = [entry.get("uri", "") if isinstance(entry, dict) else str(entry) for entry in sgx["trusted_files"]]
-    if any(uri in ("file:/", "file:.", "file:./") for uri in trusted):
+    named = sgx["trusted_files"]
+    entries = list(named.values()) if isinstance(named, dict) else named if isinstance(named, list) else [named]
+    trusted = [str(entry.get("uri", "") if isinstance(entry, dict) else entry) for entry in entries]
+    if any(normpath(f"/{uri.removeprefix('file:')}").strip("/") == "" for uri in trusted):
         yield "sgx.trusted_files names a whole disk or the working folder: name the program's own folders"
     for mount in mounts if isinstance(mounts, list) else []:
         if not isinstance(mount, dict) or mount.get("type") in ("tmpfs", "encrypted", "untrusted_shm"):

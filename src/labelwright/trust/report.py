@@ -12,7 +12,7 @@ from labelwright.errors import SealError, TrustError
 from labelwright.trust import ear
 from labelwright.trust.chain import check, opened
 from labelwright.trust.evidence import canonical_key
-from labelwright.trust.inside import REPORT
+from labelwright.trust.inside import REPORT, verdict
 from labelwright.trust.seal import Manifest, Store, key_of, reader
 from labelwright.trust.seal.signing import payload_of
 
@@ -23,7 +23,7 @@ def unverified(text: bytes) -> dict[str, Any]:
         part = bytes(text).split(b".")[1]
         told = json.loads(base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4)))
         return dict(told)
-    except (IndexError, ValueError, TypeError) as error:
+    except (IndexError, ValueError, TypeError, RecursionError) as error:
         raise TrustError("this is no report; give the report.jws that 'labelwright trust run' wrote") from error
 
 
@@ -34,15 +34,15 @@ def issued(text: bytes) -> datetime:
         return datetime.fromtimestamp(
             int(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))["iat"]), UTC
         )
-    except (IndexError, ValueError, TypeError, KeyError, OverflowError, OSError) as error:
+    except (IndexError, ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError) as error:
         raise TrustError("the report holds no token; give the report.jws that 'labelwright trust run' wrote") from error
 
 
 def read(text: bytes, broker: Mapping[str, str], *, now: datetime) -> dict[str, Any]:
     """A report whose signature holds under a key that the broker vouched for.
 
-    now: a time at which the token was good (reports are read later: the run's own). Raises SealError when it was altered,
-    RefusedError or EvidenceError for a token of another broker.
+    now: a time at which the token was good (reports are read later: the run's own). Raises SealError when it was altered or tells
+    of another verdict than the broker's, RefusedError or EvidenceError for a token of another broker.
     """
     said = unverified(text)
     try:
@@ -60,7 +60,22 @@ def read(text: bytes, broker: Mapping[str, str], *, now: datetime) -> dict[str, 
         raise TrustError(
             "the report has no key and token; give the report.jws that 'labelwright trust run' wrote"
         ) from error
-    return dict(json.loads(payload_of(key_of(jwk), text, REPORT, "the report")))
+    payload_of(key_of(jwk), text, REPORT, "the report")
+    _checked(said, verdict(token))
+    return said
+
+
+def _checked(said: Mapping[str, Any], verdict: Mapping[str, Any]) -> None:
+    """The verdict is the broker's own, whoever holds the key that signed; and what is told has the shape of a report."""
+    if any(said.get(name) != told for name, told in verdict.items()):
+        raise SealError(
+            f"the report tells of another verdict than the broker's, which is {verdict['status']} by {verdict['evidence']} evidence; "
+            "it was made up"
+        )
+    made = said.get("sealed_results")
+    shaped = isinstance(made, list) and all(isinstance(one, dict) and isinstance(one.get("id"), str) for one in made)
+    if not shaped or not isinstance(said.get("workload"), str):
+        raise TrustError("the report lacks what it should tell; give the report.jws that 'labelwright trust run' wrote")
 
 
 def matches(report: Mapping[str, Any], manifest: Manifest, key: bytes, store: Store | str) -> int:

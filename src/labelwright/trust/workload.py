@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import labelwright
 from labelwright.errors import RefusedError, SettingsError
+from labelwright.toml import tables_of
 
 MODES = ("judge", "rad-duo", "qal", "predict")
 ENTRY = "labelwright.trust.inside:main"
@@ -88,11 +88,7 @@ class Workload:
     @classmethod
     def from_toml(cls, text: str, *, name: str = "the workload") -> Workload:
         """The workload that ``text`` describes. Raises SettingsError naming what is wrong."""
-        try:
-            tables = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise SettingsError(f"{name} is not valid TOML: {str(error)[:120]}") from error
-        return cls.of(tables, name=name)
+        return cls.of(tables_of(text, name), name=name)
 
     @classmethod
     def of(cls, tables: Mapping[str, Any], *, name: str = "the workload") -> Workload:
@@ -178,7 +174,7 @@ def _named(tables: Mapping[str, Any], mode: str, name: str) -> None:
                     f"{name} has {key} = {value!r} in [{table}]; expected a short name of letters, digits, . _ -"
                 )
     for table in ("broker", "expert"):
-        if table in tables and not isinstance(tables[table].get("key"), dict):
+        if table in tables and not _is_jwk(tables[table].get("key")):
             raise SettingsError(
                 f'{name} has no public key in [{table}]; write key = {{ kty = "EC", crv = "P-256", x, y }}'
             )
@@ -189,6 +185,10 @@ def _named(tables: Mapping[str, Any], mode: str, name: str) -> None:
     for key, value in tables.get("host", {}).items():
         if not isinstance(value, str):
             raise SettingsError(f"{name} has {key} = {value!r} in [host]; expected a text")
+
+
+def _is_jwk(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(part, str) for part in value.values())
 
 
 def _text(table: Mapping[str, Any], key: str, name: str) -> str:

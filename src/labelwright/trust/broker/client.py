@@ -162,6 +162,15 @@ def _read(status: int, answer: bytes) -> dict[str, Any]:
     return said
 
 
+def said_by(error: BaseException) -> str:
+    """An error's words in one line, as the other end may have chosen them.
+
+    >>> said_by(ValueError("a\\nb")), said_by(ValueError())
+    ('a b', 'ValueError')
+    """
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def http_send(url: str, *, cafile: str | None = None, timeout: float = 30.0) -> Send:
     """Requests over HTTP or HTTPS, one connection each, by the standard library.
 
@@ -170,7 +179,10 @@ def http_send(url: str, *, cafile: str | None = None, timeout: float = 30.0) -> 
     import http.client
     import ssl
 
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SettingsError(f"{url!r} is no broker's address ({error}); expected http://HOST:PORT") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError(f"{url!r} is no broker's address; expected http://HOST:PORT or https://HOST:PORT")
 
@@ -193,7 +205,8 @@ def http_send(url: str, *, cafile: str | None = None, timeout: float = 30.0) -> 
             finally:
                 connection.close()
         except (OSError, ValueError, http.client.HTTPException) as error:
-            why = str(error) or type(error).__name__
-            raise TrustError(f"the broker at {url} cannot be reached ({why}); check that it runs there") from error
+            raise TrustError(
+                f"the broker at {url} cannot be reached ({said_by(error)}); check that it runs there"
+            ) from error
 
     return send

@@ -187,7 +187,7 @@ class KeyFolder:
         return self.path / f"{name.replace('/', '~')}.wrapped"
 
     def _wrapping_key(self, passphrase: str | bytes) -> bytes:
-        raw = passphrase.encode() if isinstance(passphrase, str) else passphrase
+        raw = passphrase.encode("utf-8", "surrogateescape") if isinstance(passphrase, str) else passphrase
         file = self.path / "wrapping.json"
         with self.locked():
             if not file.exists():
@@ -205,7 +205,7 @@ class KeyFolder:
             raise SettingsError(
                 f"the passphrase is not the one of {self.path}; give the one it was made with"
             ) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise SettingsError(f"{file} is damaged; restore it") from error
         return key
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Protocol
 
 from labelwright.errors import SettingsError, SourceError
@@ -44,12 +45,20 @@ class Folder:
         self.path = Path(path)
 
     def read(self, name: str) -> bytes | None:
+        path = self.path / name
         try:
-            return (self.path / name).read_bytes()
+            handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would keep its reader waiting
+            try:
+                if not S_ISREG(os.fstat(handle).st_mode):
+                    raise SourceError(f"{path} is no regular file; have the store hold what was sealed")
+                with open(handle, "rb", closefd=False) as file:
+                    return file.read()
+            finally:
+                os.close(handle)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise SourceError(f"{self.path / name} cannot be read ({error.strerror}); check its permissions") from error
+            raise SourceError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
 
     def write(self, name: str, content: bytes | memoryview) -> None:
         other = self.path / f".{name}.{os.getpid()}"
@@ -74,7 +83,7 @@ class Remote:
             raise SettingsError(f"{address} needs {error.name}; run: pip install 'labelwright[trust]'") from error
         try:
             self.files, self.root = url_to_fs(address)
-        except (ImportError, ValueError, OSError) as error:
+        except Exception as error:  # each file system raises its own
             raise SettingsError(
                 f"{address} is no store that can be opened ({_short(error)}); name a folder or an fsspec address"
             ) from error

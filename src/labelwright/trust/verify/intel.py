@@ -79,7 +79,8 @@ def _checked(quote: bytes, collateral: bytes, root: bytes, now: datetime, findin
         report = dcap_qvl.verify_with_root_ca(quote, kept, root, int(now.timestamp()))
         return dict(json.loads(report.to_json())) | {"tcb_info": json.loads(kept.tcb_info)}
     except (ValueError, OverflowError, RuntimeError) as error:
-        findings.refuse(str(error).removeprefix("Verification failed: ")[:200])
+        said = str(error).removeprefix("Verification failed: ")[:200]
+        findings.refuse(f"the quote does not hold with this collateral at this time, says dcap-qvl: {said}")
     except BaseException as error:  # a panic of the Rust library does not derive from Exception
         if type(error).__name__ != "PanicException":
             raise
