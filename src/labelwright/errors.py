@@ -13,6 +13,7 @@
     │   ├── TamperedError   the hash chain does not hold
     │   └── BusyError       another process is writing to the same state folder
     ├── BudgetError         more was asked than the budget allows
+    ├── ScaleError          a partition failed on its worker, or there are no workers to be had
     └── TrustError          something that must be trusted cannot be
         ├── EvidenceError   a quote, report or token is malformed: it proves nothing
         ├── RefusedError    the evidence is sound, but the policy, the broker or the sandbox says no
@@ -64,6 +65,10 @@ class BusyError(LedgerError):
 
 class BudgetError(LabelwrightError):
     """More was asked than the budget allows."""
+
+
+class ScaleError(LabelwrightError):
+    """A partition failed on its worker, or there are no workers to be had."""
 
 
 class TrustError(LabelwrightError):

@@ -1,0 +1,149 @@
+"""Worker processes of this machine, each at the end of a pipe of its own: one that dies takes nothing with it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any
+
+from labelwright.errors import ScaleError
+from labelwright.scale.crew import Book, Crew, Job, Lost, Shared
+from labelwright.scale.mapper import Outcome, Tell, attempted, sendable
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_starting = threading.Lock()
+
+
+class Processes(Crew):
+    """A pool of processes. A partition whose process is killed is done again by another one.
+
+    workers: processes. threads: of each one's linear algebra. Raises ScaleError when one cannot be started.
+
+    >>> with Processes(2) as mapper:
+    ...     list(mapper.map(pow, [1, 2, 3], shared=2))
+    [2, 4, 8]
+    """
+
+    def __init__(self, workers: int, *, threads: int = 1):
+        super().__init__(workers)
+        self.threads = threads
+
+    def hire(self, book: Book) -> Any:
+        """See :class:`Crew`."""
+        return _Worker(self.threads)
+
+    def work(self, worker: Any, job: Job, say: Tell) -> Outcome:
+        """See :class:`Crew`."""
+        task = pickle.dumps((job.function, job.partition), protocol=pickle.HIGHEST_PROTOCOL)
+        return worker.do(job.shared, task, say)
+
+    def fire(self, worker: Any) -> None:
+        """See :class:`Crew`."""
+        worker.end()
+
+
+class _Worker:
+    """One process, seen from here."""
+
+    def __init__(self, threads: int):
+        context = get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        with _starting, _threads(threads):
+            self.process.start()
+        theirs.close()
+        self.held: Shared | None = None
+        try:
+            self.pipe.recv()
+        except (EOFError, OSError) as error:
+            self.process.join()
+            raise ScaleError(
+                f"a worker process ended at its start (exit code {self.process.exitcode}); see what it printed, and keep the "
+                "main part of a script under if __name__ == '__main__'"
+            ) from error
+
+    def do(self, shared: Shared, task: bytes, say: Tell) -> Outcome:
+        try:
+            if self.held is not shared:
+                self.pipe.send_bytes(b"s" + shared.pickled)
+                self.held = shared
+            self.pipe.send_bytes(b"t" + task)
+            while True:
+                kind, value = self.pipe.recv()
+                if kind != "told":
+                    return kind, value
+                say(value)
+        except (EOFError, OSError) as error:
+            self.process.join(1)
+            raise Lost(_death(self.process.exitcode)) from error
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _death(code: int | None) -> str:
+    """How a process ended, in words.
+
+    >>> _death(-9), _death(3)
+    ('by signal SIGKILL', 'with exit code 3')
+    """
+    if code is not None and code < 0:
+        return f"by signal {signal.Signals(-code).name}"
+    return f"with exit code {code}"
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """What the libraries of a process read when they are loaded."""
+    before = dict(os.environ)
+    os.environ |= dict.fromkeys(_THREADS, str(count))
+    try:
+        yield
+    finally:
+        for name in _THREADS:
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
+
+
+def _serve(pipe: Any) -> None:
+    """A worker's life: until the pipe is closed. Ctrl-C is for the one who gives it work."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pipe.send(("ready", None))
+    shared: Outcome = True, None
+    while True:
+        try:
+            message = pipe.recv_bytes()
+        except (EOFError, OSError):
+            return
+        if message[:1] == b"s":
+            shared = attempted(_loaded, message, None, _nothing)
+            continue
+        outcome = shared
+        if shared[0]:
+            outcome = attempted(_done, shared[1], message, lambda what: pipe.send(("told", what)))
+        del message
+        try:
+            pipe.send(sendable(outcome))
+        except OSError:
+            return
+
+
+def _nothing(what: str) -> None:
+    return None
+
+
+def _loaded(message: bytes, _: None) -> Any:
+    return pickle.loads(memoryview(message)[1:])
+
+
+def _done(shared: Any, message: bytes) -> Any:
+    function, partition = pickle.loads(memoryview(message)[1:])
+    return function(shared, partition)
