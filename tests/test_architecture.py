@@ -14,11 +14,11 @@ import labelwright
 
 ROOT = Path(labelwright.__file__).parent
 LEVELS = [
-    "errors types truth safe packing",
+    "errors types truth safe packing scale",
     "posterior queries experts learners bootstrap selection sourced imitation "
     "copynet consensus spending noise tables datasets images ledger",
     "loop baselines poison recipes estimators exports streams settings interchange answers",
-    "auditing bench runner streaming report web trust scale sites",
+    "auditing bench runner streaming report web trust sites judging",
     "cli __init__ __main__",
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms.split()}
@@ -76,7 +76,7 @@ def loaded_by(module: str) -> tuple[float, set[str]]:
 
 
 def test_importing_is_quick_and_loads_nothing_heavy() -> None:
-    heavy = {"sklearn", "torch", "pandas", "matplotlib", "sqlalchemy"}
+    heavy = {"sklearn", "torch", "pandas", "matplotlib", "sqlalchemy", "ray"}
     runs = [loaded_by("labelwright") for _ in range(3)]
     assert not heavy & runs[0][1] and min(seconds for seconds, _ in runs) < 1.0
     assert (

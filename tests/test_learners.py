@@ -16,7 +16,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from labelwright.errors import SettingsError
 from labelwright.learners import Incremental, Learner, Learners, Refit, RowMemory, as_learner
-from labelwright.learners.base import softmax
+from labelwright.learners.scoring import softmax
 from labelwright.safe import load_model
 from labelwright.types import Floats, Ints, Rows
 

@@ -16,9 +16,10 @@ from sqlalchemy import func, select
 
 from labelwright.errors import BadRowError, DataError, LabelwrightError, LedgerError, SettingsError, TooFewRowsError
 from labelwright.exports import export, export_parts
+from labelwright.judging import judge_of, predictions
 from labelwright.ledger import verify
 from labelwright.ledger.schema import metadata
-from labelwright.runner import Run, Settings, StateFolder, predictions, reopened
+from labelwright.runner import Run, Settings, StateFolder, reopened
 from labelwright.streams import Columns
 from labelwright.tables import open_source, vector_column
 
@@ -249,7 +250,7 @@ def test_labels_of_any_type_and_two_classes(tmp_path: Path, kind: str) -> None:
     run = go(pa.table({"x": vector_column(X), "label": labels[kind]}), tmp_path / "s", quick(Columns("label")))
     names = {"int": ("0", "1"), "float": ("0", "1"), "bool": ("false", "true"), "text": ("c0", "c1")}
     assert run.ledger.classes == names[kind]
-    part = next(predictions(run, open_source(pa.table({"x": vector_column(X)}))))
+    part = next(predictions(judge_of(run), open_source(pa.table({"x": vector_column(X)}))))
     assert (np.array(part.column("predicted_label").to_pylist()) == np.array(names[kind])[y]).mean() > 0.97
 
 

@@ -23,6 +23,7 @@ from labelwright.ledger.queue import ExpertQueue
 from labelwright.loop import System
 from labelwright.poison import Guarded, SettlingBudget, Watch
 from labelwright.queries import DynamicBudget, FixedBudget
+from labelwright.scale import InProcess, Mapper
 from labelwright.settings import MEASURES, PEOPLE, POISON, SELECTORS, Settings, StateFolder, make_classifier, resolved
 from labelwright.sourced import Sourced
 from labelwright.streams import Accepted, Bad, Intake, class_names, comparable, label_text, numbered
@@ -48,6 +49,7 @@ class Run:
     """One run: open it, iterate over it, close it.
 
     settings: what decides. state: the folder. wait: seconds to wait after each batch for people to answer what was asked.
+    mapper: cross-validates the first batch, and judges batches of more than 20,000 rows; it decides nothing.
     """
 
     settings: Settings
@@ -56,6 +58,7 @@ class Run:
     answers_file: Path | None = None
     repeated: int = 0
     wait: float = 0.0
+    mapper: Mapper = field(default_factory=InProcess)
     queue: ExpertQueue | None = field(default=None, init=False)
 
     def over(self, source: TableSource, *, test: TableSource | None = None) -> Iterator[Progress]:
@@ -202,7 +205,9 @@ class Run:
 
         def learner(name: str, *, judging: bool = False) -> Any:
             made = make_classifier(resolved(name, shape, judging=judging), s.seed, shape)
-            return as_learner(made, classes=k, seed=s.seed, max_rows=s.max_rows, prioritized=s.selector != "none")
+            found = as_learner(made, classes=k, seed=s.seed, max_rows=s.max_rows, prioritized=s.selector != "none")
+            found.mapper = self.mapper
+            return found
 
         classifier = learner(s.classifier)
         names = resolved(s.quality, shape, judging=True), resolved(s.classifier, shape)
@@ -381,17 +386,4 @@ def reopened(state: StateFolder) -> Run:
     return run
 
 
-def predictions(run: Run, source: TableSource, *, rows: int = 10_000) -> Iterator[pa.Table]:
-    """The source's rows with ``predicted_label``, ``probability`` and ``proba_<class>`` columns, part by part."""
-    for chunk in source.chunks(rows):
-        proba = run.system.learners.classifier.proba(run.intake.encoder.transform(chunk)).astype(float)
-        proba /= proba.sum(axis=1, keepdims=True)
-        best = proba.argmax(axis=1)
-        out = chunk.append_column("predicted_label", pa.array([run.ledger.classes[b] for b in best]))
-        out = out.append_column("probability", pa.array(proba[np.arange(len(best)), best]))
-        for code, name in enumerate(run.ledger.classes):
-            out = out.append_column(f"proba_{name}", pa.array(proba[:, code]))
-        yield out
-
-
-__all__ = ["Progress", "Run", "Settings", "StateFolder", "make_classifier", "predictions", "reopened"]
+__all__ = ["Progress", "Run", "Settings", "StateFolder", "make_classifier", "reopened"]

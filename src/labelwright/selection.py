@@ -88,6 +88,14 @@ class JudgingSelector:
         noise = self._learned(rows, clean, mixed if self.both else proba)
         return self._finished(rows, clean, verdict, decision, mixed, noise=noise)
 
+    def looked_at(self, rows: Rows) -> Split:
+        """Verdicts by the models and the noise model as they are: nothing is learned, and no row is buffered or rejoins. A row's
+        verdict does not depend on the others."""
+        decision, proba = self.learners.quality.judge(rows.X)
+        second, mixed = self._second_opinion(rows, decision, proba)
+        verdict, nobody = self.opinion(rows.y, decision, second), np.zeros(len(rows), bool)
+        return self._reconsidered(Split(rows, verdict, rows.y, nobody, decision, mixed, self.noise, self.deciders))
+
     def _second_opinion(self, rows: Rows, decision: Floats, proba: Floats) -> tuple[Floats, Floats]:
         """C is asked about the rows that L doubts, and about no others (it may be the dearer model); with ``both``, about
         all."""
@@ -126,8 +134,9 @@ class JudgingSelector:
 
     def _first(self, rows: Rows, clean: Bools) -> Split:
         """No model yet: judge the rows by cross-validated probabilities and the posterior (methods section 5)."""
+        model, k = self.learners.classifier, self.noise.classes
         proba = cross_validated(
-            self.learners.classifier.estimator, rows, self.noise.classes, folds=self.folds, seed=self.seed
+            model.estimator, rows, k, folds=self.folds, seed=self.seed, mapper=getattr(model, "mapper", None)
         )
         noise = self.noise.updated(proba, rows.y, np.where(clean, rows.y, NO_LABEL))
         agrees = noise.posterior(proba, rows.y).argmax(axis=1) == rows.y

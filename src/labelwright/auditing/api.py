@@ -15,6 +15,7 @@ from labelwright.auditing.passes import judge_all, one_thread
 from labelwright.auditing.reading import Labels, Probabilities, read_answers, read_labels, read_probabilities
 from labelwright.auditing.result import Audit, assembled, restored
 from labelwright.errors import DataError, SettingsError, SourceError
+from labelwright.scale import Mapper
 from labelwright.types import NO_LABEL
 
 Progress = Callable[[str, int, int], None]
@@ -34,7 +35,7 @@ def audit(
     ids: Any = None,
     classes: Sequence[Any] | None = None,
     folds: int = 5,
-    workers: int | None = None,
+    workers: int | Mapper | None = None,
     random_state: int | None = None,
     progress: Progress | bool | None = None,
 ) -> Audit:
@@ -49,7 +50,8 @@ def audit(
     features: (n, d) embeddings by which near-duplicates are found; default: X.
     answers: true labels that experts have given: {position: label}, pairs, or one a row with missing values.
     sources: (n,) who labelled each row. ids: (n,) the rows' names. classes: (K,) names of the columns of ``pred_probs``.
-    folds, workers: of the cross-validation; one worker a core by default. random_state: None is 0; the same gives the same.
+    folds, workers: of the cross-validation; by default one thread a core, else so many, or a :class:`~labelwright.scale.Mapper`.
+    random_state: None is 0; the same gives the same.
     progress: True for bars on the terminal, or a function of (stage, done, total).
 
     Raises DataError, SourceError or SettingsError with one sentence about what to do.
@@ -121,7 +123,7 @@ def _predicted(
     features: Any,
     folds: int,
     seed: int,
-    workers: int | None,
+    workers: int | Mapper | None,
     tell: Progress,
     notes: list[str],
 ) -> tuple[Probabilities, Any]:

@@ -6,13 +6,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from labelwright.auditing.passes import cores
+from labelwright.bootstrap import Fold
 from labelwright.errors import DataError, SettingsError, TooFewRowsError
-from labelwright.learners.base import softmax
+from labelwright.learners.scoring import softmax
+from labelwright.scale import Mapper, opened
 from labelwright.types import Floats, Ints
 
 _WIDE = 2000
@@ -122,15 +124,15 @@ def cross_validated(
     *,
     folds: int = 5,
     seed: int = 0,
-    workers: int | None = None,
+    workers: int | Mapper | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Floats:
     """(n, K) float32 probabilities of each row by a model that never saw it, calibrated to the given labels.
 
     classifier: any scikit-learn classifier; it is cloned. codes: (n,) given class; rows without one (negative) are
-    predicted by the mean of all folds' models. Raises TooFewRowsError with fewer than two classes of two rows.
+    predicted by the mean of all folds' models. workers: threads that fit the folds, default one a core, or any mapper; networks
+    use all cores one after another. Raises TooFewRowsError with fewer than two classes of two rows.
     """
-    from joblib import Parallel, delayed
     from sklearn.model_selection import StratifiedKFold
 
     labelled = np.flatnonzero(codes >= 0)
@@ -150,18 +152,18 @@ def cross_validated(
             StratifiedKFold(splits, shuffle=True, random_state=seed).split(np.zeros(len(labelled)), codes[labelled])
         )
     rest = np.flatnonzero(codes < 0)
-    jobs = (
-        delayed(_one_fold)(classifier, X, codes, labelled[train], np.r_[labelled[test], rest], classes)
-        for train, test in cut
-    )
-    out = np.zeros((len(codes), classes), np.float32)
-    if getattr(classifier, "uses_all_cores", False):
-        workers = 1
-    pool = Parallel(n_jobs=workers or cores(), prefer="threads", return_as="generator")
-    with _warnings_kept():
-        for done, ((_, test), proba) in enumerate(zip(cut, pool(jobs)), 1):
-            out[labelled[test]] = proba[: len(test)]
-            out[rest] += proba[len(test) :] / splits
+    parts = [
+        Fold(f"fold {i} of {splits}", labelled[train], np.r_[labelled[test], rest])
+        for i, (train, test) in enumerate(cut, 1)
+    ]
+    shared, out = (classifier, X, codes, classes), np.zeros((len(codes), classes), np.float32)
+    alone = getattr(classifier, "uses_all_cores", False)
+    with opened(1 if alone else workers, threads=True) as mapper, _warnings_kept():
+        found = map(partial(_one_fold, shared), parts) if alone else mapper.map(_one_fold, parts, shared=shared)
+        for done, (part, proba) in enumerate(zip(parts, found, strict=True), 1):
+            new = len(part.test) - len(rest)
+            out[part.test[:new]] = proba[:new]
+            out[rest] += proba[new:] / splits
             if progress is not None:
                 progress(done, splits)
     return calibrated(out, codes)
@@ -182,9 +184,11 @@ def _warnings_kept() -> Iterator[None]:
         yield
 
 
-def _one_fold(classifier: Any, X: Any, codes: Ints, train: Ints, test: Ints, classes: int) -> Floats:
+def _one_fold(shared: tuple[Any, Any, Ints, int], part: Fold) -> Floats:
     from sklearn.base import clone
 
+    classifier, X, codes, classes = shared
+    train, test = part.train, part.test
     model = clone(classifier).fit(X[train], codes[train])
     if hasattr(model, "predict_proba"):
         columns = np.asarray(model.predict_proba(X[test]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -19,6 +18,7 @@ from labelwright.auditing.judge import FIT_ROWS, Judge
 from labelwright.auditing.one_read import WORTH_CELLS, compiled
 from labelwright.auditing.reading import SLACK, Probabilities
 from labelwright.auditing.transition import Pairs
+from labelwright.scale import cores
 from labelwright.types import NO_LABEL, Bools, Floats, Ints
 
 _BLOCK_CELLS = 131_072
@@ -41,11 +41,6 @@ def _pools() -> ThreadpoolController:
 def one_thread() -> AbstractContextManager[object]:
     """Linear algebra on one thread: its own threads are slower on small blocks, and ours are many already."""
     return _pools().limit(limits=1)
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 from labelwright.bench.provenance import provenance
 from labelwright.bench.qal import BATCHES, DATASETS, run_cell
 from labelwright.errors import DataError
+from labelwright.scale import Mapper
 
 FIGURES = {"fig4": 0.6, "fig5": 0.8}
 STYLE = {
@@ -32,7 +33,7 @@ def run_figure(
     kernel: str = "rbf",
     repeats: int = 100,
     seed: int = 0,
-    workers: int = 1,
+    workers: int | Mapper = 1,
     data_dir: str | None = None,
     progress: Callable[[str, int], None] = lambda dataset, done: None,
 ) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -21,6 +20,7 @@ from labelwright.loop import System
 from labelwright.noise import symmetric
 from labelwright.queries import DynamicBudget, FixedBudget
 from labelwright.recipes import al_only, no_selection, qal
+from labelwright.scale import Mapper, opened
 from labelwright.truth import Truth
 from labelwright.types import Batch, Floats, Ints
 
@@ -156,7 +156,7 @@ def run_cell(
     kernel: str = "rbf",
     count: int = QUERIES,
     seed: int = 0,
-    workers: int = 1,
+    workers: int | Mapper = 1,
     methods: tuple[str, ...] = METHODS + EXTRA,
     data_dir: str | None = None,
     progress: Callable[[int], None] = lambda done: None,
@@ -170,15 +170,10 @@ def run_cell(
     rows_of(dataset, data_dir)  # fail early, with a plain sentence
     one = partial(run_trial, dataset, noise, kernel=kernel, count=count, seed=seed, methods=methods, data_dir=data_dir)
     trials = []
-    if workers == 1:
-        for repeat in range(repeats):
-            trials.append(one(repeat))
+    with opened(workers) as mapper:
+        for trial in mapper.map(_trial, [_Repeat(repeat) for repeat in range(repeats)], shared=one):
+            trials.append(trial)
             progress(len(trials))
-    else:
-        with ProcessPoolExecutor(workers, initializer=_one_thread) as pool:
-            for trial in pool.map(one, range(repeats)):
-                trials.append(trial)
-                progress(len(trials))
     return {
         "dataset": dataset,
         "noise": noise,
@@ -204,7 +199,14 @@ def summary(curves: list[list[float]]) -> dict[str, Any]:
     }
 
 
-def _one_thread() -> None:
-    from threadpoolctl import threadpool_limits
+@dataclass(frozen=True)
+class _Repeat:
+    number: int
 
-    threadpool_limits(1)
+    @property
+    def name(self) -> str:
+        return f"repeat {self.number}"
+
+
+def _trial(one: Callable[[int], dict[str, Any]], repeat: _Repeat) -> dict[str, Any]:
+    return one(repeat.number)

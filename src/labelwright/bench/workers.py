@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from multiprocessing import get_context
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labelwright.errors import LabelwrightError, SettingsError
+from labelwright.scale import Processes, cores, tell
 
-_LOOK = 0.2
-"""Seconds between two looks at what the workers have done."""
-_ticks: Any = None
-"""Of a worker: where it tells of its steps."""
+
+@dataclass(frozen=True)
+class _Piece:
+    name: str
+    function: Callable[..., Mapping[str, Any]]
+    arguments: tuple[Any, ...]
 
 
 def spread(
@@ -26,26 +26,22 @@ def spread(
 ) -> None:
     """Run ``function(*arguments, tick)`` of all (name, function, arguments), each in one of ``workers`` processes.
 
-    A call that fails does not stop the others. Raises SettingsError at the end, naming those that failed, or what a call
-    raised when all failed alike.
+    The cores are shared out among them. A call that fails does not stop the others; one whose process is killed runs again.
+    Raises SettingsError at the end, naming those that failed, or what a call raised when all failed alike.
     """
-    context = get_context("spawn")
-    ticks = context.Queue()
-    with (
-        _threads(workers),
-        ProcessPoolExecutor(workers, mp_context=context, initializer=_enter, initargs=(ticks,)) as pool,
-    ):
-        running: dict[Future[None], str] = {pool.submit(_one, run, given): name for name, run, given in calls}
-        waiting = set(running)
-        try:
-            while waiting:
-                waiting = wait(waiting, timeout=_LOOK).not_done
-                _pass_on(ticks, tick)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    _pass_on(ticks, tick)
-    _raise({name: error for call, name in running.items() if (error := call.exception()) is not None})
+    pieces = [_Piece(*call) for call in calls]
+    with Processes(workers, threads=max(1, cores() // workers)) as pool:
+        errors = pool.map(_one, pieces, shared=None, told=tick, ahead=max(1, len(pieces)))
+        failed = {piece.name: error for piece, error in zip(pieces, errors, strict=True) if error is not None}
+    _raise(failed)
+
+
+def _one(_: None, piece: _Piece) -> Exception | None:
+    try:
+        piece.function(*piece.arguments, tell)
+    except Exception as error:
+        return error
+    return None
 
 
 def _raise(failed: Mapping[str, BaseException]) -> None:
@@ -59,38 +55,6 @@ def _raise(failed: Mapping[str, BaseException]) -> None:
     raise SettingsError(
         f"the piece {name} failed ({kind}: {first}){others}; the others are kept: mend the cause and run it again"
     ) from first
-
-
-def _pass_on(ticks: Any, tick: Callable[[str], None]) -> None:
-    while True:
-        try:
-            tick(ticks.get_nowait())
-        except queue.Empty:
-            return
-
-
-@contextmanager
-def _threads(workers: int) -> Iterator[None]:
-    """Cores shared out: what a worker's libraries read when they are loaded."""
-    names, before = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), dict(os.environ)
-    share = str(max(1, (os.cpu_count() or 1) // workers))
-    os.environ |= {name: os.environ.get(name, share) if workers < 2 else share for name in names}
-    try:
-        yield
-    finally:
-        for name in names:
-            os.environ.pop(name, None)
-            if name in before:
-                os.environ[name] = before[name]
-
-
-def _enter(ticks: Any) -> None:
-    global _ticks
-    _ticks = ticks
-
-
-def _one(function: Callable[..., Mapping[str, Any]], arguments: tuple[Any, ...]) -> None:
-    function(*arguments, _ticks.put)
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def say(value: Any, *, as_json: bool, text: str = "") -> None:
 
 def main() -> None:
     """Entry point: every expected failure is one sentence on stderr and exit code 2."""
-    from labelwright.cli import audit, bench, changes, consensus, look, people, run, sites, trust  # noqa: F401  (they add their commands to app)
+    from labelwright.cli import audit, bench, changes, consensus, look, people, predict, run, sites, trust  # noqa: F401  (they add their commands to app)
 
     if logging.lastResort:  # where the logs of libraries end up
         logging.lastResort.addFilter(_no_interrupt)

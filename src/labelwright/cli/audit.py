@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from labelwright.cli.app import app, say
-from labelwright.cli.common import DataDir, Json, Seed, Workers
+from labelwright.cli.common import DataDir, Json, Ray, Seed, Workers
 from labelwright.cli.run import listed, progress_bar, source_of
 from labelwright.errors import DataError, SettingsError
+from labelwright.scale import Mapper, open_mapper
 from labelwright.streams import Columns
 from labelwright.tables import CSV_SUFFIXES, PARQUET_SUFFIXES
 
@@ -73,7 +74,8 @@ def audit(
     fail_above: Annotated[
         float | None, typer.Option(min=0, max=1, help="exit code 1 when a larger share of the labels looks wrong")
     ] = None,
-    workers: Workers = 0,
+    workers: Workers = None,
+    ray: Ray = None,
     data_dir: DataDir = None,
     seed: Seed = 0,
     json: Json = False,
@@ -87,7 +89,8 @@ def audit(
     asked = Asked(file, labels, pred_probs, columns, predictions, answers, state)
     asked.check(classifier)
     places.check()
-    given, found = judged(asked, classifier, folds, seed, workers or None, data_dir)
+    with open_mapper(workers, ray, threads=True) as mapper:
+        given, found = judged(asked, classifier, folds, seed, mapper, data_dir)
     written = places.write(found, given, title=f"Label audit of {Path(file).name}" if file else "")
     summary = summary_of(found, given, written, time.perf_counter() - start)
     if json:
@@ -220,7 +223,7 @@ class Places:
 
 
 def judged(
-    asked: Asked, classifier: str, folds: int, seed: int, workers: int | None, data_dir: str | None
+    asked: Asked, classifier: str, folds: int, seed: int, workers: Mapper, data_dir: str | None
 ) -> tuple[Given, Audit]:
     """Read what there is, and audit it."""
     from labelwright.auditing import audit as audit_all

@@ -14,8 +14,9 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from labelwright.cli.app import app, say
-from labelwright.cli.common import DataDir, Json, Seed, Workers, cores
+from labelwright.cli.common import DataDir, Json, Ray, Seed, Workers
 from labelwright.cli.run import progress_bar
+from labelwright.scale import Mapper, checked, cores, open_mapper
 
 bench = typer.Typer(help="The paper's experiments, reproduced.", rich_markup_mode="rich", invoke_without_command=True)
 app.add_typer(bench, name="bench")
@@ -54,7 +55,8 @@ def qal(
     repeats: Repeats = 10,
     kernel: Kernel = "rbf",
     queries: Annotated[int, typer.Option(min=0, help="questions a batch")] = 5,
-    workers: Workers = 0,
+    workers: Workers = None,
+    ray: Ray = None,
     data_dir: DataDir = None,
     seed: Seed = 0,
     json: Json = False,
@@ -62,7 +64,8 @@ def qal(
     """One cell of Figs 4 and 5: all methods of QAL on one data set, accuracies in percent."""
     from labelwright.bench.qal import run_cell
 
-    with progress_bar() as bar:
+    count = min(cores(), repeats) if workers is None and ray is None else workers
+    with open_mapper(count, ray) as mapper, progress_bar() as bar:
         task = bar.add_task(f"{dataset} {noise:g}", total=repeats)
         result = run_cell(
             dataset,
@@ -71,7 +74,7 @@ def qal(
             kernel=kernel,
             count=queries,
             seed=seed,
-            workers=workers or min(cores(), repeats),
+            workers=mapper,
             data_dir=data_dir,
             progress=lambda done: bar.update(task, completed=done),
         )
@@ -88,7 +91,7 @@ def qal(
 
 
 def _figure(
-    name: str, kernel: str, repeats: int, output: Path, workers: int, data_dir: str | None, seed: int, json: bool
+    name: str, kernel: str, repeats: int, output: Path, mapper: Mapper, data_dir: str | None, seed: int, json: bool
 ) -> None:
     from labelwright.bench.figures import run_figure
     from labelwright.bench.figures import table as rows_of
@@ -101,7 +104,7 @@ def _figure(
             kernel=kernel,
             repeats=repeats,
             seed=seed,
-            workers=workers or cores(),
+            workers=mapper,
             data_dir=data_dir,
             progress=lambda dataset, done: bar.update(task, description=f"{name} {dataset}", completed=done),
         )
@@ -128,13 +131,15 @@ def fig4(
     kernel: Kernel = "rbf",
     repeats: Repeats = 100,
     output: Output = Path("experiments/results"),
-    workers: Workers = 0,
+    workers: Workers = None,
+    ray: Ray = None,
     data_dir: DataDir = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Fig. 4: three data sets at 60 % wrong labels, accuracy after every batch."""
-    _figure("fig4", kernel, repeats, output, workers, data_dir, seed, json)
+    with open_mapper(workers, ray) as mapper:
+        _figure("fig4", kernel, repeats, output, mapper, data_dir, seed, json)
 
 
 @bench.command(epilog="Example: labelwright bench fig5 --repeats 100 --kernel linear")
@@ -142,13 +147,15 @@ def fig5(
     kernel: Kernel = "rbf",
     repeats: Repeats = 100,
     output: Output = Path("experiments/results"),
-    workers: Workers = 0,
+    workers: Workers = None,
+    ray: Ray = None,
     data_dir: DataDir = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Fig. 5: three data sets at 80 % wrong labels, accuracy after every batch."""
-    _figure("fig5", kernel, repeats, output, workers, data_dir, seed, json)
+    with open_mapper(workers, ray) as mapper:
+        _figure("fig5", kernel, repeats, output, mapper, data_dir, seed, json)
 
 
 @bench.command(epilog="Example: labelwright bench radduo --dataset mnist --noise 0.3")
@@ -202,7 +209,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Pieces = Annotated[Path, typer.Option(help="folder for JSON, plot and pieces; finished pieces are not run again")]
 RESULTS = Path("experiments/results")
 Together = Annotated[
-    int, typer.Option("--workers", min=1, help="pieces run at once, each in a process; 8 to 16 fill a GPU")
+    int, typer.Option("--workers", metavar="N", help="pieces run at once, each in a process; 8 to 16 fill a GPU")
 ]
 
 
@@ -211,6 +218,7 @@ def _deep(
 ) -> None:
     """Run an experiment with networks behind a bar; print its table or its JSON."""
     dataset, profile, output = options.pop("dataset"), options["profile"], options["output"]
+    checked(options["workers"])
     with progress_bar() as bar:
         task = bar.add_task(f"{name} {dataset}", total=None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -20,14 +19,13 @@ LedgerUrl = Annotated[
         "--ledger", help="ledger elsewhere, e.g. postgresql+psycopg://user@host/db", envvar="LABELWRIGHT_LEDGER"
     ),
 ]
-Workers = Annotated[int, typer.Option("--workers", help="processes; default: one a core")]
+Workers = Annotated[int | None, typer.Option("--workers", metavar="N", help="how many at once; default: one a core")]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="workers on Ray: auto, local or HOST:PORT", envvar="LABELWRIGHT_RAY"),
+]
 
 
 def folder(state: Path, ledger: str | None = None) -> StateFolder:
     """The state folder of these options."""
     return StateFolder(state, ledger_url=ledger)
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,9 +1,7 @@
-"""run, demo and predict: the commands that learn or use what was learned."""
+"""run and demo: the commands that learn."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,12 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from labelwright.cli.app import app, log, say
-from labelwright.cli.common import DataDir, Json, LedgerUrl, Seed, State, folder
+from labelwright.cli.common import DataDir, Json, LedgerUrl, Ray, Seed, Workers, folder
 from labelwright.errors import SettingsError
-from labelwright.runner import Run, Settings, predictions, reopened
+from labelwright.runner import Run, Settings
+from labelwright.scale import open_mapper
 from labelwright.streams import Columns
 from labelwright.streams.address import is_stream
-from labelwright.tables import TableSource, open_source, write_tables
+from labelwright.tables import TableSource, open_source
 
 
 def progress_bar() -> Progress:
@@ -114,6 +113,8 @@ def run(
         str, typer.Option(help="against planted labels: off, alarm, or quarantine what an alarm names")
     ] = "alarm",
     strict: Annotated[bool, typer.Option("--strict", help="stop at the first bad row")] = False,
+    workers: Workers = None,
+    ray: Ray = None,
     ledger: LedgerUrl = None,
     data_dir: DataDir = None,
     seed: Seed = 0,
@@ -140,25 +141,27 @@ def run(
     )  # fmt: skip
     tested = source_of(test, data_dir) if test else None
     job: Run
-    if opened is None:
-        from labelwright.cli.stream import through
+    with open_mapper(workers, ray, threads=True) as mapper:
+        if opened is None:
+            from labelwright.cli.stream import through
 
-        job, notes = through(
-            source,
-            settings,
-            place,
-            tested,
-            follow=follow,
-            seconds=batch_seconds,
-            strict=strict,
-            wait=wait,
-            answers=answers,
-        )
-        summary = finish(job, notes, report=report)
-    else:
-        job = Run(settings, place, strict=strict, answers_file=answers, wait=wait)
-        to_the_end(job, opened, tested)
-        summary = finish(job, opened.notes, skipped=opened.skipped_lines, report=report)
+            job, notes = through(
+                source,
+                settings,
+                place,
+                tested,
+                follow=follow,
+                seconds=batch_seconds,
+                strict=strict,
+                wait=wait,
+                answers=answers,
+                mapper=mapper,
+            )
+            summary = finish(job, notes, report=report)
+        else:
+            job = Run(settings, place, strict=strict, answers_file=answers, wait=wait, mapper=mapper)
+            to_the_end(job, opened, tested)
+            summary = finish(job, opened.notes, skipped=opened.skipped_lines, report=report)
     say(summary, as_json=json, text="")
     if not json:
         show(summary)
@@ -262,43 +265,6 @@ def show(summary: dict[str, Any]) -> None:
     if summary.get("report"):
         console.print(f"Report: {summary['report']}")
     console.print(f"Next: labelwright export --state {state} --output clean.parquet")
-
-
-@app.command(epilog="Example: labelwright predict new.csv --state reviews --output predicted.csv")
-def predict(
-    source: Annotated[str, typer.Argument(help="rows to classify, with the columns that 'run' saw")],
-    state: State = Path("state"),
-    output: Annotated[Path | None, typer.Option(help="CSV or Parquet; default: CSV on the terminal")] = None,
-    ledger: LedgerUrl = None,
-    data_dir: DataDir = None,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Classify rows with the trained classifier: label, probability, and the probability of every class."""
-    job = reopened(folder(state, ledger))
-    parts = predictions(job, source_of(source, data_dir))
-    if output is not None:
-        start = time.perf_counter()
-        write_tables(parts, output)
-        seconds = time.perf_counter() - start
-        say({"output": str(output)}, as_json=json, text=f"wrote {output} in {seconds:.1f} s")
-    elif json:
-        for part in parts:
-            names = [n for n in part.column_names if n in ("predicted_label", "probability") or n.startswith("proba_")]
-            if job.settings.columns.id in part.column_names:
-                names.insert(0, str(job.settings.columns.id))
-            for row in part.select(names).to_pylist():
-                say(row, as_json=True)
-    else:
-        import pyarrow.csv as csv
-
-        for place, part in enumerate(parts):
-            names = [
-                n
-                for n in part.column_names
-                if not str(part.schema.field(n).type).startswith(("fixed_size_list", "list"))
-            ]
-            csv.write_csv(part.select(names), sys.stdout.buffer, csv.WriteOptions(include_header=place == 0))
 
 
 @app.command(epilog="Example: labelwright demo --output demo")

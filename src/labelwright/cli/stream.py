@@ -14,6 +14,7 @@ from rich.table import Table
 
 from labelwright.cli.app import log
 from labelwright.runner import Settings, StateFolder
+from labelwright.scale import Mapper
 from labelwright.streaming import Going, StreamRun
 from labelwright.streams.address import open_stream, shown
 from labelwright.tables import TableSource
@@ -64,10 +65,11 @@ def through(
     strict: bool,
     wait: float,
     answers: Path | None,
+    mapper: Mapper,
 ) -> tuple[StreamRun, list[str]]:
     """Run over a stream to its end or until asked to end; (the run, what the source had to say)."""
     source, parse = open_stream(address)
-    job = StreamRun(settings, place, strict=strict, answers_file=answers, wait=wait, parse=parse)
+    job = StreamRun(settings, place, strict=strict, answers_file=answers, wait=wait, mapper=mapper, parse=parse)
     log.info("reading %s", shown(address))
     with stoppable() as stop:
         for moment in job.through(source, Going(follow, seconds, stop), test=test):

@@ -2,5 +2,6 @@
 
 from labelwright.learners.base import Deep, Incremental, Learner, Learners, Refit, as_learner
 from labelwright.learners.memory import Fetch, RowMemory
+from labelwright.learners.scoring import Scorer
 
-__all__ = ["Deep", "Fetch", "Incremental", "Learner", "Learners", "Refit", "RowMemory", "as_learner"]
+__all__ = ["Deep", "Fetch", "Incremental", "Learner", "Learners", "Refit", "RowMemory", "Scorer", "as_learner"]

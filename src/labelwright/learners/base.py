@@ -14,18 +14,9 @@ import numpy as np
 
 from labelwright.errors import SettingsError
 from labelwright.learners.memory import Fetch, RowMemory
+from labelwright.learners.scoring import Scorer, judge_many
+from labelwright.scale import InProcess, Mapper
 from labelwright.types import Floats, Ints, Rows
-
-
-def softmax(scores: Floats) -> Floats:
-    """(n, K) scores as probabilities.
-
-    >>> softmax(np.array([[0.0, 0.0]])).tolist()
-    [[0.5, 0.5]]
-    """
-    e = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
-
 
 LEAST_GAP = 1e-3
 """Nats that every row's gap is raised by, so that rows already learned are replayed now and then."""
@@ -45,8 +36,10 @@ class Learner:
     """A classifier over the classes 0..K-1, whatever subset of them its training rows held.
 
     estimator: any scikit-learn classifier. classes: K.
-    Subclasses say how it learns, in :meth:`partial_fit`.
+    Subclasses say how it learns, in :meth:`partial_fit`. mapper: judges batches of more than 20,000 rows.
     """
+
+    mapper: Mapper = InProcess()
 
     def __init__(self, estimator: Any, *, classes: int):
         if not hasattr(estimator, "fit") or not hasattr(estimator, "predict"):
@@ -59,20 +52,14 @@ class Learner:
         """Learn from ``rows``."""
         raise TypeError("use Incremental or Refit, or as_learner(), which chooses")
 
+    @property
+    def scorer(self) -> Scorer:
+        """What judges, without the rows remembered."""
+        return Scorer(self.estimator, self.classes, self._only)
+
     def judge(self, X: Floats) -> tuple[Floats, Floats]:
         """(decision, proba), each (n, K): scores on any scale, and probabilities."""
-        if self._only is not None:
-            proba = np.full((len(X), self.classes), 1e-3)
-            proba[:, self._only] = 1.0
-            return proba, proba / proba.sum(axis=1, keepdims=True)
-        if hasattr(self.estimator, "predict_proba"):
-            proba = self._spread(self.estimator.predict_proba(X), 0.0)
-            return proba, proba
-        decision = np.asarray(self.estimator.decision_function(X))
-        if decision.ndim == 1:
-            decision = np.stack([-decision, decision], axis=1)
-        decision = self._spread(decision, float(decision.min(initial=0.0)) - 1.0)
-        return decision, softmax(decision)
+        return judge_many(self.scorer, X, self.mapper)
 
     def proba(self, X: Floats) -> Floats:
         """(n, K) probabilities."""
@@ -81,15 +68,6 @@ class Learner:
     def predict(self, X: Floats) -> Ints:
         """(n,) the likeliest class."""
         return self.judge(X)[0].argmax(axis=1)
-
-    def _spread(self, columns: Floats, missing: float) -> Floats:
-        """(n, K) from the columns of the classes that the estimator has seen."""
-        seen = np.asarray(self.estimator.classes_, np.int64)
-        if len(seen) == self.classes:
-            return np.asarray(columns)
-        out = np.full((len(columns), self.classes), missing)
-        out[:, seen] = columns
-        return out
 
     def _fit_estimator(self, rows: Rows) -> None:
         present = np.unique(rows.y)

@@ -7,7 +7,7 @@ order, and the linear algebra of a worker has one thread.
 from labelwright.scale.crew import Threads
 from labelwright.scale.mapper import InProcess, Mapper, cores, tell
 from labelwright.scale.on_ray import OnRay
-from labelwright.scale.opening import checked, open_mapper
+from labelwright.scale.opening import checked, open_mapper, opened
 from labelwright.scale.processes import Processes
 
-__all__ = ["InProcess", "Mapper", "OnRay", "Processes", "Threads", "checked", "cores", "open_mapper", "tell"]
+__all__ = ["InProcess", "Mapper", "OnRay", "Processes", "Threads", "checked", "cores", "open_mapper", "opened", "tell"]

@@ -59,6 +59,7 @@ class Book:
     inbox: SimpleQueue[tuple[str, Any, Any]] = field(default_factory=SimpleQueue)
     changed: threading.Condition = field(default_factory=threading.Condition)
     over: bool = False
+    coming: int = 0
 
     def put(self, job: Job, *, again: bool = False) -> None:
         """A job to be done; one that was lost goes first."""
@@ -67,14 +68,16 @@ class Book:
             self.changed.notify()
 
     def wait(self) -> bool:
-        """Until a job waits (True), or all is over (False)."""
+        """Until a job waits that no other thread is coming for (True), or all is over (False)."""
         with self.changed:
-            self.changed.wait_for(lambda: self.jobs or self.over)
+            self.changed.wait_for(lambda: len(self.jobs) > self.coming or self.over)
+            self.coming += 1
             return not self.over
 
     def take(self) -> Job | None:
-        """The next job; None when another thread was quicker."""
+        """The next job, after :meth:`wait`; None when another thread was quicker."""
         with self.changed:
+            self.coming -= 1
             return self.jobs.popleft() if self.jobs and not self.over else None
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ class OnRay(Crew):
     """
 
     def __init__(self, address: str = "auto", workers: int | None = None):
-        self._ray = _imported()
+        self._ray = _imported(address)
         self._ours = not self._ray.is_initialized()
         if self._ours:
             _connect(self._ray, address, workers)
@@ -122,8 +122,11 @@ class Worker:
             return told, sendable(attempted(function, self.shared, partition, told.append))
 
 
-def _imported() -> Any:
+def _imported(address: str) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+    if address != "local":
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", str(int(ANSWER)))  # about a second each; else 20
     try:
         import ray
     except ImportError as error:

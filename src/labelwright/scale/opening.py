@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from labelwright.errors import SettingsError
 from labelwright.scale.crew import Threads
 from labelwright.scale.mapper import InProcess, Mapper, cores
@@ -37,3 +40,18 @@ def checked(workers: int | None) -> int | None:
     if workers is not None and workers < 1:
         raise SettingsError(f"--workers {workers} was asked for; give 1 or more, or leave it out for one a core")
     return workers
+
+
+@contextmanager
+def opened(workers: int | Mapper | None, *, threads: bool = False) -> Iterator[Mapper]:
+    """A mapper for so many workers, closed at the end; one that is given stays open. See :func:`open_mapper`.
+
+    >>> with opened(2, threads=True) as mapper:
+    ...     mapper.workers
+    2
+    """
+    if workers is not None and not isinstance(workers, int):
+        yield workers
+        return
+    with open_mapper(workers, threads=threads) as mapper:
+        yield mapper

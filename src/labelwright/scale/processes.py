@@ -134,6 +134,8 @@ def _serve(pipe: Any) -> None:
             pipe.send(sendable(outcome))
         except OSError:
             return
+        except Exception as error:  # pickle says so in many ways, before a byte was sent
+            pipe.send((False, RuntimeError(f"its result cannot be sent: {error}")))
 
 
 def _nothing(what: str) -> None:

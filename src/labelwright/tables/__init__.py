@@ -11,6 +11,7 @@ from labelwright.tables.columns import MAX_CATEGORIES, State
 from labelwright.tables.encoder import TRUSTED_TYPES, Encoder
 from labelwright.tables.files import CSV_BLOCK, CSV_HEAD, CSV_SUFFIXES, PARQUET_BATCH, PARQUET_SUFFIXES
 from labelwright.tables.kinds import ID_NAME
+from labelwright.tables.parts import FilePart, HeldPart, Part, part_rows, parts_of
 from labelwright.tables.rows import MISSING_FLOAT, row_bytes
 from labelwright.tables.sources import open_source, vector_column
 from labelwright.tables.write import write_bytes, write_table, write_tables
@@ -27,10 +28,15 @@ __all__ = [
     "PARQUET_SUFFIXES",
     "TRUSTED_TYPES",
     "Encoder",
+    "FilePart",
+    "HeldPart",
+    "Part",
     "State",
     "TableSource",
     "bad_feature_rows",
     "open_source",
+    "part_rows",
+    "parts_of",
     "row_bytes",
     "together",
     "vector_column",

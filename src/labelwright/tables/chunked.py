@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -16,7 +17,7 @@ class TableSource:
 
     name: where it comes from, for messages. columns: their names. num_rows: rows, or None when only reading
     tells. skipped_lines: CSV lines with the wrong number of fields, left out by the latest reading. notes: what else was
-    left out, in plain words.
+    left out, in plain words. files: Parquet files that hold the rows in this order, where they do.
 
     >>> from labelwright.tables import open_source
     >>> source = open_source(pa.table({"x": [1, 2, 3]}))
@@ -35,6 +36,7 @@ class TableSource:
         self.name, self.columns, self.num_rows = name, tuple(columns), num_rows
         self.skipped_lines = 0
         self.notes: tuple[str, ...] = ()
+        self.files: tuple[Path, ...] = ()
         self._read, self._finish = read, finish
         twice = [column for column, count in Counter(self.columns).items() if count > 1]
         if twice:

@@ -149,7 +149,9 @@ def open_parquet(name: str, files: list[Path]) -> TableSource:
             except (pa.ArrowException, OSError) as error:
                 raise _parquet_error(file, error) from error
 
-    return TableSource(name, names, total, read)
+    source = TableSource(name, names, total, read)
+    source.files = tuple(files)
+    return source
 
 
 def _parquet_meta(file: Path) -> tuple[list[str], int, int]:

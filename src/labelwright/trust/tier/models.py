@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from labelwright.learners.base import softmax
+from labelwright.learners.scoring import softmax
 from labelwright.types import Floats
 
 BLOCK = 1 << 19  #: numbers in the largest intermediate array of a block

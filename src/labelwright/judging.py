@@ -1,0 +1,148 @@
+"""Judging rows by a run's models without learning: any number of rows, part by part, by whatever maps.
+
+A worker reads its own part of a Parquet file, and writes its own part of the answer where a folder is asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from labelwright.errors import SettingsError
+from labelwright.learners import Learners, RowMemory, Scorer
+from labelwright.runner import Run
+from labelwright.scale import InProcess, Mapper
+from labelwright.selection import JudgingSelector, NoSelection
+from labelwright.streams import Intake
+from labelwright.tables import Part, TableSource, parts_of, write_tables
+from labelwright.types import NO_LABEL, Rows, Verdict
+
+BLOCK = 10_000
+"""Rows that are judged at once, always the same ones: products of matrices of other sizes differ in the last digit."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a run has learned, as far as judging goes: it can be sent to a worker, and holds no rows.
+
+    intake: reads columns. scorer: the classifier. selector: judges given labels; None: they are not looked at.
+    """
+
+    intake: Intake
+    scorer: Scorer
+    selector: JudgingSelector | None
+
+    def judged(self, table: pa.Table) -> pa.Table:
+        """The rows with ``predicted_label``, ``probability`` and ``proba_<class>``; with a selector also ``verdict``,
+        ``label_score`` (probability that the given label is right) and ``likely_label``, missing where a row has no label."""
+        X, names = self.intake.encoder.transform(table), self.intake.classes
+        proba = self.scorer.proba(X).astype(float)
+        proba /= proba.sum(axis=1, keepdims=True)
+        best = proba.argmax(axis=1)
+        out = table.append_column("predicted_label", pa.array([names[b] for b in best]))
+        out = out.append_column("probability", pa.array(proba[np.arange(len(best)), best]))
+        for code, name in enumerate(names):
+            out = out.append_column(f"proba_{name}", pa.array(proba[:, code]))
+        return out if self.selector is None else self._with_verdicts(out, X, self.selector)
+
+    def _with_verdicts(self, table: pa.Table, X: Any, selector: JudgingSelector) -> pa.Table:
+        given = self.intake.codes(table, self.intake.columns.label)
+        at = np.flatnonzero(given != NO_LABEL)
+        split = selector.looked_at(Rows(X[at], given[at], at))
+        verdict, likely = np.full(len(given), None, object), np.full(len(given), None, object)
+        verdict[at] = [Verdict(code).word for code in split.verdict]
+        likely[at] = np.array(self.intake.classes, object)[split.posterior.argmax(axis=1)]
+        score = np.full(len(given), np.nan)
+        score[at] = split.label_score
+        table = table.append_column("verdict", pa.array(verdict, pa.string()))
+        table = table.append_column("label_score", pa.array(score, mask=given == NO_LABEL))
+        return table.append_column("likely_label", pa.array(likely, pa.string()))
+
+
+def judge_of(run: Run, *, labels: bool = False) -> Judge:
+    """The judge of a run that was reopened. labels: judge given labels, too.
+
+    Raises SettingsError when its selector keeps every label, so that there is nothing to judge by.
+    """
+    classifier = run.system.learners.classifier
+    if not labels:
+        return Judge(run.intake, classifier.scorer, None)
+    selector: Any = run.system.selector
+    while hasattr(selector, "inner"):  # those that watch for attacks, or sources, judge by the one within
+        selector = selector.inner
+    if isinstance(selector, NoSelection):
+        raise SettingsError("this run keeps every label (--selector none), so it cannot judge any; leave --judge out")
+    light = copy.copy(selector)
+    light.learners = Learners(*(cast(Any, learner.scorer) for learner in (selector.learners.quality, classifier)))
+    if selector.learners.quality is classifier:
+        light.learners = Learners(light.learners.classifier, light.learners.classifier)
+    light.buffer, light.waited = RowMemory(0), {}
+    return Judge(run.intake, light.learners.classifier, light)
+
+
+def predictions(
+    judge: Judge,
+    source: TableSource,
+    *,
+    mapper: Mapper | None = None,
+    columns: Callable[[str], bool] = lambda name: True,
+) -> Iterator[pa.Table]:
+    """The source's rows, judged, part by part and in order: see :meth:`Judge.judged`.
+
+    mapper: default this process; the result is the same. columns: which ones are wanted, of the source's and the judge's.
+    Raises SourceError or ScaleError, naming the rows, when a part cannot be read or judged.
+    """
+    parts = (Task(part) for part in parts_of(source, BLOCK))
+    wanted = partial(_judge_part, columns=tuple(filter(columns, _names(judge, source))))
+    yield from (mapper or InProcess()).map(wanted, parts, shared=judge)
+
+
+def predict_into(judge: Judge, source: TableSource, folder: Path, *, mapper: Mapper | None = None) -> Iterator[int]:
+    """The same into ``part-000000.parquet``, ``part-000001.parquet``, … of a new folder, each written by the worker that judged
+    it; yields the rows of each. Raises SettingsError when the folder holds something.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = next(folder.iterdir(), None)
+    except OSError as error:
+        raise SettingsError(f"--output {folder} cannot be made a folder ({error.strerror}); name another") from error
+    if held is not None:
+        raise SettingsError(
+            f"--output {folder} holds {held.name}; name a new folder, or a file that ends in .csv or .parquet"
+        )
+    parts = (Task(part, folder.absolute() / f"part-{i:06d}.parquet") for i, part in enumerate(parts_of(source, BLOCK)))
+    yield from (mapper or InProcess()).map(_write_part, parts, shared=judge)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One partition: what to judge, and where to write it."""
+
+    part: Part
+    target: Path = Path()
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.part.name
+
+
+def _names(judge: Judge, source: TableSource) -> list[str]:
+    added = ["predicted_label", "probability", *(f"proba_{name}" for name in judge.intake.classes)]
+    return [*source.columns, *added, *([] if judge.selector is None else ("verdict", "label_score", "likely_label"))]
+
+
+def _judge_part(judge: Judge, task: Task, columns: tuple[str, ...]) -> pa.Table:
+    return pa.concat_tables(judge.judged(table).select(columns) for table in task.part.blocks(BLOCK)).combine_chunks()
+
+
+def _write_part(judge: Judge, task: Task) -> int:
+    write_tables((judge.judged(table) for table in task.part.blocks(BLOCK)), task.target)
+    return task.part.num_rows
