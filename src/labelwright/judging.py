@@ -6,23 +6,25 @@ A worker reads its own part of a Parquet file, and writes its own part of the an
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
 
 from labelwright.errors import SettingsError
 from labelwright.learners import Learners, RowMemory, Scorer
-from labelwright.runner import Run
 from labelwright.scale import InProcess, Mapper
 from labelwright.selection import JudgingSelector, NoSelection
 from labelwright.streams import Intake
 from labelwright.tables import Part, TableSource, parts_of, write_tables
-from labelwright.types import NO_LABEL, Rows, Verdict
+from labelwright.types import NO_LABEL, Floats, Rows, Verdict
+
+if TYPE_CHECKING:
+    from labelwright.runner import Run  # workers have no use for the ledger
 
 BLOCK = 10_000
 """Rows that are judged at once, always the same ones: products of matrices of other sizes differ in the last digit."""
@@ -39,6 +41,16 @@ class Judge:
     scorer: Scorer
     selector: JudgingSelector | None
 
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The columns that :meth:`judged` adds."""
+        names = ("predicted_label", "probability", *(f"proba_{name}" for name in self.intake.classes))
+        return names if self.selector is None else (*names, "verdict", "label_score", "likely_label")
+
+    def named(self, columns: Iterable[str]) -> list[str]:
+        """The columns of the answer; one of the user's that has the name of an added one is ``<name>_original`` there."""
+        return [*(f"{name}_original" if name in self.added else name for name in columns), *self.added]
+
     def judged(self, table: pa.Table) -> pa.Table:
         """The rows with ``predicted_label``, ``probability`` and ``proba_<class>``; with a selector also ``verdict``,
         ``label_score`` (probability that the given label is right) and ``likely_label``, missing where a row has no label."""
@@ -46,13 +58,13 @@ class Judge:
         proba = self.scorer.proba(X).astype(float)
         proba /= proba.sum(axis=1, keepdims=True)
         best = proba.argmax(axis=1)
-        out = table.append_column("predicted_label", pa.array([names[b] for b in best]))
-        out = out.append_column("probability", pa.array(proba[np.arange(len(best)), best]))
-        for code, name in enumerate(names):
-            out = out.append_column(f"proba_{name}", pa.array(proba[:, code]))
-        return out if self.selector is None else self._with_verdicts(out, X, self.selector)
+        found = [pa.array([names[b] for b in best], pa.string()), pa.array(proba[np.arange(len(best)), best])]
+        found += [pa.array(column) for column in proba.T]
+        if self.selector is not None:
+            found += self._verdicts(table, X, self.selector)
+        return pa.table([*table.columns, *found], self.named(table.column_names))
 
-    def _with_verdicts(self, table: pa.Table, X: Any, selector: JudgingSelector) -> pa.Table:
+    def _verdicts(self, table: pa.Table, X: Floats, selector: JudgingSelector) -> list[pa.Array]:
         given = self.intake.codes(table, self.intake.columns.label)
         at = np.flatnonzero(given != NO_LABEL)
         split = selector.looked_at(Rows(X[at], given[at], at))
@@ -61,9 +73,11 @@ class Judge:
         likely[at] = np.array(self.intake.classes, object)[split.posterior.argmax(axis=1)]
         score = np.full(len(given), np.nan)
         score[at] = split.label_score
-        table = table.append_column("verdict", pa.array(verdict, pa.string()))
-        table = table.append_column("label_score", pa.array(score, mask=given == NO_LABEL))
-        return table.append_column("likely_label", pa.array(likely, pa.string()))
+        return [
+            pa.array(verdict, pa.string()),
+            pa.array(score, mask=given == NO_LABEL),
+            pa.array(likely, pa.string()),
+        ]
 
 
 def judge_of(run: Run, *, labels: bool = False) -> Judge:
@@ -100,7 +114,7 @@ def predictions(
     Raises SourceError or ScaleError, naming the rows, when a part cannot be read or judged.
     """
     parts = (Task(part) for part in parts_of(source, BLOCK))
-    wanted = partial(_judge_part, columns=tuple(filter(columns, _names(judge, source))))
+    wanted = partial(_judge_part, columns=tuple(filter(columns, judge.named(source.columns))))
     yield from (mapper or InProcess()).map(wanted, parts, shared=judge)
 
 
@@ -132,11 +146,6 @@ class Task:
     def name(self) -> str:
         """For messages."""
         return self.part.name
-
-
-def _names(judge: Judge, source: TableSource) -> list[str]:
-    added = ["predicted_label", "probability", *(f"proba_{name}" for name in judge.intake.classes)]
-    return [*source.columns, *added, *([] if judge.selector is None else ("verdict", "label_score", "likely_label"))]
 
 
 def _judge_part(judge: Judge, task: Task, columns: tuple[str, ...]) -> pa.Table:

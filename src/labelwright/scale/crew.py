@@ -65,19 +65,21 @@ class Book:
         """A job to be done; one that was lost goes first."""
         with self.changed:
             (self.jobs.appendleft if again else self.jobs.append)(job)
-            self.changed.notify()
+            self.changed.notify_all()
 
-    def wait(self) -> bool:
-        """Until a job waits that no other thread is coming for (True), or all is over (False)."""
+    def wait(self, hired: bool) -> bool:
+        """Until a job waits (True), or all is over (False). A thread that has yet to hire a worker, which may take long or
+        for ever, comes only for a job that no other such thread is coming for; those with a worker take what there is.
+        """
         with self.changed:
-            self.changed.wait_for(lambda: len(self.jobs) > self.coming or self.over)
-            self.coming += 1
+            self.changed.wait_for(lambda: len(self.jobs) > (0 if hired else self.coming) or self.over)
+            self.coming += not hired
             return not self.over
 
-    def take(self) -> Job | None:
-        """The next job, after :meth:`wait`; None when another thread was quicker."""
+    def take(self, came: bool) -> Job | None:
+        """The next job; None when another thread was quicker. came: after it had hired a worker for it."""
         with self.changed:
-            self.coming -= 1
+            self.coming -= came
             return self.jobs.popleft() if self.jobs and not self.over else None
 
     def close(self) -> None:
@@ -188,10 +190,11 @@ class Crew:
     def _serve(self, book: Book) -> None:
         worker, hired = None, False
         try:
-            while book.wait():
-                if not hired:
+            while book.wait(hired):
+                came = not hired
+                if came:
                     worker, hired = self._free.pop() if self._free else self.hire(book), True
-                job = book.take()
+                job = book.take(came)
                 if job is None:
                     continue
                 self._busy.append(worker)

@@ -124,7 +124,6 @@ class Worker:
 
 def _imported(address: str) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     if address != "local":
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", str(int(ANSWER)))  # about a second each; else 20
     try:
