@@ -27,6 +27,7 @@ soak: .venv/installed  ## the long fault tests: 50 kills, large fuzz runs
 bench: .venv/installed  ## speed and memory, each against a named rival in the same run
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/deep_speed.py --json experiments/results/deep-speed.json
+	$(BIN)/python benchmarks/scale.py --json experiments/results/scale.json
 
 bench-trust: .venv/installed  ## sealing against raw AES-GCM, attestation, judging in 64 MB and training confined against unconfined
 	$(BIN)/python benchmarks/sealing.py

@@ -1,10 +1,12 @@
 """Judging on one core, on two, and on Ray: rows of a data set, repeated to a large Parquet file, judged by the default models.
 
-    python benchmarks/scale.py [--json FILE] [--dataset letter] [--rows 400000] [--repeats 5]
+    python benchmarks/scale.py [--json FILE] [--dataset pendigits] [--rows 400000] [--repeats 5]
 
 Each contestant judges all rows (prediction, verdict and posterior of each, written as Parquet by whoever judged them) with workers
 that have started; they take turns, and the medians are compared. "load" is what else kept the cores busy at the start of each
-turn: ratios above what two free cores allow cannot be expected from busy ones. The files that all write are compared, too.
+turn: two workers cannot be twice as fast on cores that others keep busy. "cpu" tells what does not depend on that: the CPU seconds of
+this process and of each worker; "by_cpu_time" compares the caller and the busiest worker together, as if each had a core of its own.
+The files that all write are compared, too.
 """
 
 from __future__ import annotations
@@ -59,11 +61,18 @@ def repeated(file: Path, X: Any, given: Any, rows: int) -> TableSource:
     return open_source(file)
 
 
-def warm(_: None, seconds: float) -> None:
-    """Keeps a worker busy, so that all are there."""
+def used(_: None, seconds: float) -> tuple[int, float]:
+    """(which process, CPU seconds it has used so far); keeps a worker busy for a while, so that each of them is asked."""
+
     import labelwright.judging  # noqa: F401  (what it will need)
 
     time.sleep(seconds)
+    return os.getpid(), time.process_time()
+
+
+def cpu(team: Mapper) -> dict[int, float]:
+    """Process -> CPU seconds so far, of this process and of all workers."""
+    return {**dict(team.map(used, [0.5] * team.workers, shared=None)), os.getpid(): time.process_time()}
 
 
 def busy() -> float:
@@ -84,23 +93,36 @@ def measured(judge: Judge, source: TableSource, folder: Path, repeats: int, fiel
         started = {}
         for name, team in teams.items():
             begun = time.perf_counter()
-            list(team.map(warm, [0.5] * team.workers, shared=None))
+            cpu(team)
             started[name] = round(time.perf_counter() - begun - 0.5, 2)
         seconds: dict[str, list[float]] = {name: [] for name in teams}
         load: dict[str, list[float]] = {name: [] for name in teams}
+        work: dict[str, list[list[float]]] = {name: [] for name in teams}
         content: dict[str, list[bytes]] = {}
         for turn in range(repeats):
             for name in list(teams)[turn % len(teams) :] + list(teams)[: turn % len(teams)]:
                 target = folder / name
                 shutil.rmtree(target, ignore_errors=True)
                 load[name].append(busy())
+                before = cpu(teams[name])
                 begun = time.perf_counter()
                 rows = sum(predict_into(judge, source, target, mapper=teams[name]))
                 seconds[name].append(round(time.perf_counter() - begun, 3))
+                after = cpu(teams[name])
+                work[name].append([round(after[pid] - before.get(pid, 0.0), 2) for pid in sorted(after, key=_here)])
                 content[name] = [file.read_bytes() for file in sorted(target.iterdir())]
-                print(turn, name, rows, seconds[name][-1], load[name][-1], flush=True)
+                print(turn, name, rows, seconds[name][-1], load[name][-1], work[name][-1], flush=True)
     same = all(held == content["in_process"] for held in content.values())
-    return {"started_in_seconds": started, "seconds": seconds, "load": load, "same_to_the_bit": same}
+    return {"started_in_seconds": started, "seconds": seconds, "load": load, "cpu": work, "same_to_the_bit": same}
+
+
+def _here(pid: int) -> tuple[bool, int]:
+    return pid != os.getpid(), pid
+
+
+def longest(turns: list[list[float]]) -> float:
+    """CPU seconds of the caller and of the busiest worker, the median turn: how long it takes where every process has a core."""
+    return statistics.median(turn[0] + max(turn[1:], default=0.0) for turn in turns)
 
 
 def result(found: dict[str, Any], rows: int) -> dict[str, Any]:
@@ -111,8 +133,14 @@ def result(found: dict[str, Any], rows: int) -> dict[str, Any]:
         "rows_per_second": {name: round(rows / value) for name, value in median.items()},
         "speedup_two_processes_to_one": round(median["one_process"] / two, 2),
         "speedup_two_processes_to_none": round(median["in_process"] / two, 2),
+        "speedup_two_processes_to_none_by_cpu_time": round(
+            longest(found["cpu"]["in_process"]) / longest(found["cpu"]["two_processes"]), 2
+        ),
         "wanted_speedup": 1.8,
         "ray_to_pool_percent": None if ray is None else round(100 * (ray / two - 1), 1),
+        "ray_to_pool_percent_by_cpu_time": None
+        if ray is None
+        else round(100 * (longest(found["cpu"]["ray_two_actors"]) / longest(found["cpu"]["two_processes"]) - 1), 1),
         "wanted_ray_to_pool_percent": "15 at most",
         "rival": "the same judging in one process, on one core",
         **found,
@@ -122,7 +150,7 @@ def result(found: dict[str, Any], rows: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the result here")
-    parser.add_argument("--dataset", default="letter")
+    parser.add_argument("--dataset", default="pendigits")
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--no-ray", action="store_true")

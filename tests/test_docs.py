@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import call_cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -22,6 +23,7 @@ PAGES = [
             "consensus",
             "poison",
             "sites",
+            "scale",
             "streams",
             "extending",
         )
@@ -45,3 +47,55 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+GROUP = {
+    "groupName",
+    "replicas",
+    "minReplicas",
+    "maxReplicas",
+    "numOfHosts",
+    "rayStartParams",
+    "template",
+    "scaleStrategy",
+}
+FIELDS = {  # of KubeRay's v1 API, as documented
+    "job": {"entrypoint", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit", "rayClusterSpec"}
+    | {
+        "submissionMode",
+        "activeDeadlineSeconds",
+        "runtimeEnvYAML",
+        "clusterSelector",
+        "submitterPodTemplate",
+        "suspend",
+    },
+    "cluster": {"rayVersion", "headGroupSpec", "workerGroupSpecs", "enableInTreeAutoscaling", "autoscalerOptions"},
+    "head": {"serviceType", "headService", "enableIngress", "rayStartParams", "template"},
+    "container": {"name", "image", "env", "resources", "volumeMounts"},
+}
+
+
+def test_the_ray_job_is_one() -> None:
+    """The manifest of docs/scale.md: known fields only, volumes that are there, options that the command has."""
+    yaml = pytest.importorskip("yaml")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/scale.md").read_text(), re.S | re.M)
+    job = yaml.safe_load(block)
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec, cluster = job["spec"], job["spec"]["rayClusterSpec"]
+    assert set(spec) <= FIELDS["job"] and set(cluster) <= FIELDS["cluster"]
+    head, *workers = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    assert set(head) <= FIELDS["head"] and all(set(group) <= GROUP for group in workers)
+    for group in (head, *workers):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        assert set(container) <= FIELDS["container"]
+        assert [m["name"] for m in container["volumeMounts"]] == [v["name"] for v in pod["volumes"]]
+    cpus = sum(
+        group["replicas"] * int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+        for group in workers
+    )
+    words = spec["entrypoint"].split()
+    assert words[:2] == ["labelwright", "predict"] and words[words.index("--workers") + 1] == str(cpus)
+    options = call_cli("predict", "--help").stdout
+    assert all(word in options for word in words if word.startswith("--"))

@@ -186,6 +186,8 @@ class Crew:
                 self._end()  # what is under way is of no more use
             for thread in threads:
                 thread.join()
+            if not whole:
+                self._end()  # a worker that was done just then, too
 
     def _serve(self, book: Book) -> None:
         worker, hired = None, False

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from labelwright.errors import ScaleError
-from labelwright.scale.crew import Book, Crew, Job, Lost, Shared
+from labelwright.scale.crew import TRIES, Book, Crew, Job, Lost, Shared
 from labelwright.scale.mapper import Outcome, Tell, attempted, one_thread, sendable
 
 log = logging.getLogger("labelwright")
@@ -42,9 +42,21 @@ class OnRay(Crew):
 
     def hire(self, book: Book) -> Any:
         """See :class:`~labelwright.scale.crew.Crew`."""
-        worker = _Hired(self._ray, self._actor.remote())
+        for _ in range(TRIES):
+            worker = _Hired(self._actor.remote())
+            ready = worker.actor.where.remote()
+            self._placed(worker, ready, book)
+            try:
+                log.debug("a worker on %s", self._ray.get(ready))
+            except self._ray.exceptions.RayError as error:  # its node died meanwhile, or it cannot start there
+                why = _lines(error)[-1]
+            else:
+                return worker
+        raise ScaleError(f"a worker could not be started on Ray ({why}); is labelwright installed on every node?")
+
+    def _placed(self, worker: _Hired, ready: Any, book: Book) -> None:
+        """Wait until there is room for a worker. Raises Lost when it is no longer needed."""
         start = told = time.monotonic()
-        ready = worker.actor.where.remote()
         while not self._ray.wait([ready], timeout=0.5)[0]:
             now = time.monotonic()
             if book.over:
@@ -55,13 +67,6 @@ class OnRay(Crew):
                 log.warning("no room on the Ray cluster for another worker since %.0f s", now - start)
             if now - start > PATIENCE and not self._busy:
                 raise ScaleError(f"the Ray cluster had no room for a worker in {PATIENCE:.0f} s; give it a free CPU")
-        try:
-            log.debug("a worker on %s", self._ray.get(ready))
-        except self._ray.exceptions.RayError as error:
-            raise ScaleError(
-                f"a worker could not be started on Ray ({_first_line(error)}); is labelwright installed on every node?"
-            ) from error
-        return worker
 
     def work(self, worker: Any, job: Job, say: Tell) -> Outcome:
         """See :class:`~labelwright.scale.crew.Crew`."""
@@ -96,8 +101,8 @@ class OnRay(Crew):
 class _Hired:
     """An actor, seen from here."""
 
-    def __init__(self, ray: Any, actor: Any):
-        self.ray, self.actor = ray, actor
+    def __init__(self, actor: Any):
+        self.actor = actor
         self.held: Shared | None = None
 
 
@@ -162,5 +167,9 @@ def _reached(address: str) -> None:
         ) from error
 
 
+def _lines(error: Any) -> list[str]:
+    return [line.rstrip(". ") for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+
+
 def _first_line(error: Any) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return _lines(error)[0]

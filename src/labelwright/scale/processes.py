@@ -84,8 +84,7 @@ class _Worker:
 
     def end(self) -> None:
         self.process.kill()
-        self.process.join()
-        self.pipe.close()
+        self.process.join()  # the pipe may be in use by the thread that has this worker, and closes itself
 
 
 def _death(code: int | None) -> str:
