@@ -11,7 +11,7 @@ from labelwright.tables.columns import MAX_CATEGORIES, State
 from labelwright.tables.encoder import TRUSTED_TYPES, Encoder
 from labelwright.tables.files import CSV_BLOCK, CSV_HEAD, CSV_SUFFIXES, PARQUET_BATCH, PARQUET_SUFFIXES
 from labelwright.tables.kinds import ID_NAME
-from labelwright.tables.parts import FilePart, HeldPart, Part, part_rows, parts_of
+from labelwright.tables.parts import FilePart, HeldPart, Part, parts_of
 from labelwright.tables.rows import MISSING_FLOAT, row_bytes
 from labelwright.tables.sources import open_source, vector_column
 from labelwright.tables.write import write_bytes, write_table, write_tables
@@ -35,7 +35,6 @@ __all__ = [
     "TableSource",
     "bad_feature_rows",
     "open_source",
-    "part_rows",
     "parts_of",
     "row_bytes",
     "together",

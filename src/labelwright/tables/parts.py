@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,9 +14,9 @@ from labelwright.errors import SourceError
 from labelwright.tables.arrow import concatenated
 from labelwright.tables.chunked import TableSource
 
-PART_BLOCKS = 5
+PART_BLOCKS = 2
 PART_BYTES = 64 << 20
-_CUTS = 8
+_CUTS, _NARROW = 8, 2000
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,10 @@ Part = FilePart | HeldPart
 
 
 def parts_of(source: TableSource, block: int) -> Iterator[Part]:
-    """The table in parts of whole blocks of so many rows; only the last part of a file may end with less.
+    """The table in parts, each to be worked on in blocks of so many rows.
 
-    Where they are cut depends on the data alone. Parquet files are not read here: a part says which rows to read. Other
-    tables are read here, chunk by chunk, since only reading them in order tells what is a row.
+    Where they are cut depends on the data alone. Parquet files are not read here: a part says which rows to read, whole row groups
+    where they are small. Other tables are read here, chunk by chunk, since only reading them in order tells what is a row.
     Raises SourceError when a file cannot be read.
 
     >>> from labelwright.tables import open_source
@@ -111,31 +110,54 @@ def _file_parts(file: Path, columns: tuple[str, ...], block: int) -> Iterator[Fi
         raise SourceError(
             f"{file} is not a complete Parquet file ({str(error).rstrip('.')}); write it again."
         ) from error
-    ends = list(accumulate((group.num_rows for group in groups), initial=0))
-    rows = part_rows(
-        ends[-1], sum(g.total_byte_size for g in groups), max((g.num_rows for g in groups), default=0), block
-    )
-    group = 0
-    for start, stop in pairwise([*range(0, ends[-1], rows), ends[-1]]):
-        while ends[group + 1] <= start:
-            group += 1
-        last = group
-        while ends[last + 1] < stop:
-            last += 1
-        yield FilePart(str(file), start, stop, group, last, start - ends[group], columns)
+    rows = [group.num_rows for group in groups]
+    width = max(1, sum(group.total_byte_size for group in groups) // max(1, sum(rows)))
+    start = 0
+    for first, last in gathered(rows, _target(width, block)):
+        count = sum(rows[first : last + 1])
+        piece = count if first != last else piece_rows(count, width, block)
+        for skip in range(0, count, piece):
+            stop = min(skip + piece, count)
+            yield FilePart(str(file), start + skip, start + stop, first, last, skip, columns)
+        start += count
 
 
-def part_rows(rows: int, size: int, group: int, block: int) -> int:
-    """Rows of a part of a file: up to five blocks and about 64 MB, at least a block; but no row group is cut into more than
-    about eight, since a reader must decode a group from its start.
+def _target(width: int, block: int) -> int:
+    """Rows that a part should have: two blocks, of wide rows one. width: bytes of a row when decoded."""
+    return block * max(1, min(PART_BLOCKS, PART_BYTES // width // block))
 
-    rows, size: of the file, in bytes when decoded. group: rows of its largest row group.
 
-    >>> part_rows(1_000_000, 80_000_000, 100_000, 10_000), part_rows(10**7, 8 * 10**8, 10**6, 10_000)
-    (50000, 130000)
+def gathered(rows: Sequence[int], target: int) -> Iterator[tuple[int, int]]:
+    """(first, last) of neighbouring row groups that make a part: until they have ``target`` rows; a group of more is alone.
+
+    >>> list(gathered([5, 5, 5, 30, 5], 10))
+    [(0, 1), (2, 2), (3, 3), (4, 4)]
     """
-    blocks = max(1, min(PART_BLOCKS, PART_BYTES * max(1, rows) // max(1, size) // block))
-    return block * max(blocks, -(-group // (_CUTS * block)))
+    first, count = 0, 0
+    for at, n in enumerate(rows):
+        if count and n > target:
+            yield first, at - 1
+            first, count = at, 0
+        count += n
+        if count >= target:
+            yield first, at
+            first, count = at + 1, 0
+    if first < len(rows):
+        yield first, len(rows) - 1
+
+
+def piece_rows(rows: int, width: int, block: int) -> int:
+    """Rows of the pieces, in whole blocks, into which a row group is cut. Each is read from the group's start, which costs little
+    where rows are narrow: those are cut into up to eight; wide ones only so that a piece has at most about 256 MB.
+
+    rows: of the group. width: bytes of a row when decoded.
+
+    >>> piece_rows(50_000, 72, 10_000), piece_rows(50_000, 3136, 10_000), piece_rows(10**6, 72, 10_000)
+    (20000, 50000, 130000)
+    """
+    wanted = max(-(-rows * width // (4 * PART_BYTES)), min(_CUTS, _NARROW // width), 1)
+    pieces = max(1, min(wanted, -(-rows // _target(width, block))))
+    return block * -(-rows // (pieces * block))
 
 
 def _cut(tables: Iterator[pa.Table], skip: int, wanted: int, rows: int) -> Iterator[pa.Table]:
