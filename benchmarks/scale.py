@@ -1,12 +1,12 @@
 """Judging on one core, on two, and on Ray: rows of a data set, repeated to a large Parquet file, judged by the default models.
 
-    python benchmarks/scale.py [--json FILE] [--dataset pendigits] [--rows 300000] [--repeats 5]
+    python benchmarks/scale.py [--json FILE] [--dataset pendigits] [--rows 600000] [--repeats 3]
 
 Each contestant judges all rows (prediction, verdict and posterior of each, written as Parquet by whoever judged them) with workers
-that have started; they take turns, and the median of the turns' ratios is told. "loop" is what two workers gain in the same turn on an empty loop,
-where there is nothing to share but the cores: what the machine gives, with what else runs on it. "cpu" is the CPU seconds of this process
-and of each worker; "by_cpu_time" compares the caller and the busiest worker together, as if each had a core of its own. The files that all
-write are compared, too.
+that have started; they take turns, and the median of the turns' ratios is told. "loop" is what two workers gain in the same turn on an
+empty loop, where there is nothing to share but the cores: what the machine gives, with what else runs on it. "cpu" is the CPU seconds of
+this process and of each worker; "by_cpu_time" compares the caller and the busiest worker together, as if each had a core of its own. The
+files that all write are compared, too.
 """
 
 from __future__ import annotations
@@ -125,7 +125,6 @@ def measured(judge: Judge, source: TableSource, folder: Path, repeats: int, fiel
     return {
         "started_in_seconds": started,
         "seconds": seconds,
-        "load": load,
         "cpu": work,
         "loop": empty,
         "same_to_the_bit": same,
@@ -169,8 +168,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--dataset", default="pendigits")
-    parser.add_argument("--rows", type=int, default=300_000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=600_000)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-ray", action="store_true")
     options = parser.parse_args()
     data, rng = load(options.dataset), np.random.default_rng(0)
