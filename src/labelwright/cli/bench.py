@@ -378,24 +378,16 @@ _experiment(
 )  # fmt: skip
 
 
+WORDS = {"attack", "way", "method", "strategy", "noise", "data set", "profile", "over", "data", "wrong"}
+
+
 def _show(rows: list[list[str]], title: str) -> None:
     """A table without its empty columns, as wide as it has to be."""
     head, *body = rows
     kept = [at for at in range(len(head)) if any(row[at] for row in body)]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for at in kept:
-        left = head[at] in (
-            "attack",
-            "way",
-            "method",
-            "strategy",
-            "noise",
-            "data set",
-            "profile",
-            "over",
-            "data",
-            "wrong",
-        )
+        left = head[at] in WORDS
         table.add_column(head[at], justify="left" if left else "right", no_wrap=True)
     for row in body:
         table.add_row(*(row[at] for at in kept))
