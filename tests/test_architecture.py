@@ -14,7 +14,7 @@ import labelwright
 
 ROOT = Path(labelwright.__file__).parent
 LEVELS = [
-    "errors types truth safe packing scale",
+    "errors types truth safe packing toml scale",
     "posterior queries experts learners bootstrap selection sourced imitation "
     "copynet consensus spending noise tables datasets images ledger",
     "loop baselines poison recipes estimators exports streams settings interchange answers",
