@@ -32,6 +32,13 @@ QUIET = [
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
+def go(page: Any, address: str) -> None:
+    """Open an address and wait for the page's scripts, which come after its first paint."""
+    page.goto(address)
+    if getattr(page, "scripted", True):
+        page.wait_for_function("() => window.htmx !== undefined")
+
+
 def png(pixels: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.round(pixels * (255 / pixels.max())).astype(np.uint8)).save(out, "PNG")

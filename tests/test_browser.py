@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import CHROMIUM, NAMES, browser, digits_state, reviews_state, served
+from pages import CHROMIUM, NAMES, browser, digits_state, go, reviews_state, served
 
 from labelwright.answers import all_said
 from labelwright.ledger import History
@@ -43,10 +43,10 @@ def person(chromium: Any, url: str, name: str, **options: Any) -> Any:
     context = chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
     context.add_cookies([{"name": "labelwright_name", "value": name, "url": url}])
     page = context.new_page()
-    page.problems = []
+    page.problems, page.scripted = [], options.get("java_script_enabled", True)
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else None)
-    page.goto(url)
+    go(page, url)
     return page
 
 
@@ -131,7 +131,7 @@ def test_without_javascript_it_works_by_buttons(chromium, site):
     assert key_of(page) != first
     page.get_by_role("button", name="Undo").click()
     assert key_of(page) == first and said(state) == []
-    page.goto(f"{url}/grid")
+    go(page, f"{url}/grid")
     page.locator(".grid input[type=radio]").first.check()
     page.get_by_role("button", name="Save").click()
     assert "Saved 1 answer" in page.locator("#message").inner_text()
@@ -209,9 +209,9 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(chromium, site, tmp_path):
     url, _ = site
     page = person(chromium, url, "ann", viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     for path in ("/", "/grid", "/corrections", "/board", "/guidelines"):
-        page.goto(url + path)
+        go(page, url + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
-    page.goto(url)
+    go(page, url)
     assert page.locator("button.accept").bounding_box()["height"] >= 44
     page.locator("button.accept").tap()
     page.wait_for_function("() => document.getElementById('message').textContent.startsWith('Saved')")
@@ -229,7 +229,7 @@ def test_an_accessibility_check_finds_nothing_serious(chromium, site, tmp_path, 
         for at in (url, other) if texts else (url,):
             page = person(chromium, at, "ann", color_scheme=scheme, bypass_csp=True)
             for path in ("/", "/grid", "/corrections", "/board", "/disputes", "/guidelines"):
-                page.goto(at + path)
+                go(page, at + path)
                 page.wait_for_load_state("networkidle")
                 for problem in Axe().run(page).response["violations"]:
                     if problem["impact"] in ("serious", "critical"):
@@ -243,6 +243,6 @@ def test_nothing_is_asked_from_another_host_and_the_first_paint_is_quick(chromiu
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.reload()
-    page.wait_for_load_state("networkidle")
+    page.wait_for_function("() => window.htmx !== undefined")
     assert asked and all(address.startswith(url) for address in asked)
     assert page.evaluate("performance.getEntriesByName('first-contentful-paint').length") == 1

@@ -120,7 +120,7 @@ def test_examples_are_of_their_class_and_never_the_row_itself(state):
 def test_the_first_page_is_small_and_needs_nothing_from_elsewhere(state):
     client = visit(state)
     page = client.get("/")
-    parts = [client.get(path) for path in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text)]
+    parts = [client.get(path) for path in re.findall(r'(?:href|src|scripts)="(/static/[^"]+)"', page.text)]
     assert len(parts) == 1 and all(part.status_code == 200 for part in parts)
     assert len(page.content) + sum(len(part.content) for part in parts) < 100_000
     assert not re.search(r'(?:src|href|action)="(?:https?:)?//', page.text)
@@ -358,21 +358,34 @@ def test_every_response_says_what_browsers_may_do(state):
     for path in ("/", "/board", "/static/page.js", "/nothing", "/api/next", "/label-studio/health"):
         headers = client.get(path).headers
         policy = headers["content-security-policy"]
-        assert "default-src 'none'" in policy and "script-src 'self';" in policy and "frame-ancestors 'none'" in policy
+        assert (
+            "default-src 'none'" in policy
+            and "script-src 'self' 'sha256-" in policy
+            and "frame-ancestors 'none'" in policy
+        )
         assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
     assert client.get("/").headers["cache-control"] == "no-store"
 
 
-def test_the_style_that_stands_in_the_page_is_the_only_one_allowed(state):
-    page = visit(state).get("/")
+def test_the_style_and_the_script_that_stand_in_the_page_are_the_only_ones_allowed(state):
+    def digest(text):
+        return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+    client = visit(state)
+    page = client.get("/")
+    policy = page.headers["content-security-policy"]
     style = page.text.split("<style>")[1].split("</style>")[0]
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert f"style-src 'sha256-{digest}';" in page.headers["content-security-policy"] and "max-width: 76rem" in style
+    assert f"style-src 'sha256-{digest(style)}';" in policy and "max-width: 76rem" in style
+    for path in ("/", "/grid", "/corrections", "/board", "/disputes", "/guidelines"):
+        page = client.get(path)
+        scripts = re.findall(r"<script[^>]*>(.*?)</script>", page.text, re.S)
+        policy = page.headers["content-security-policy"]
+        assert len(scripts) == 1 and f"script-src 'self' 'sha256-{digest(scripts[0])}';" in policy, path
 
 
 def test_the_scripts_are_kept_by_browsers_until_they_change(state):
     client = visit(state)
-    place = re.search(r'src="(/static/page.js[?][0-9a-f]{12})"', client.get("/").text)
+    place = re.search(r'scripts="(/static/page.js[?][0-9a-f]{12})"', client.get("/").text)
     assert place is not None
     scripts = client.get(place[1])
     assert "immutable" in scripts.headers["cache-control"] and scripts.headers["content-type"].startswith(

@@ -118,6 +118,7 @@ def _page(state: Path, *, blind: bool) -> Any:
             browser = playwright.chromium.launch(executable_path=found, args=BROWSER)
             page = browser.new_page()
             page.goto(json.loads(line)["url"])
+            page.wait_for_function("() => window.htmx !== undefined")  # scripts come after the first paint
             yield page
             browser.close()
     finally:

@@ -51,7 +51,7 @@ def create_app(desk: Desk, *, local: bool = True, accounts: bool | None = None, 
         lifespan=life,
     )
     app.state.desk, app.state.site = desk, site
-    app.add_middleware(Guard, local=local, secure=secure, style=site.style)
+    app.add_middleware(Guard, local=local, secure=secure, policy=site.policy)
     _errors(app, site)
     _doors(app, site)
     _questions(app, site)

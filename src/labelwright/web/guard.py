@@ -23,10 +23,10 @@ PATIENCE = 20.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 POLICY = (
-    "default-src 'none'; img-src 'self'; style-src {style}; script-src 'self'; connect-src 'self'; "
+    "default-src 'none'; img-src 'self'; style-src {style}; script-src 'self' {script}; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""style: what may style a page, as :func:`hash_of` the sheet that stands in it."""
+"""style, script: what may style a page and what may run in it besides the site's own files, as :func:`hash_of` what stands in it."""
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -46,12 +46,12 @@ class Guard:
     """ASGI middleware: security headers on everything, a bound on what is sent, and on a loopback site only requests that
     name a loopback host (a page elsewhere cannot make a browser read it by giving its own name this address).
 
-    local: the site is for this machine alone. secure: it is reached by TLS. style: the only style sheet that a page may have.
+    local: the site is for this machine alone. secure: it is reached by TLS. policy: what a page may load, as of :data:`POLICY`.
     """
 
-    def __init__(self, app: Any, *, local: bool, secure: bool, style: str):
+    def __init__(self, app: Any, *, local: bool, secure: bool, policy: str):
         self.app, self.local = app, local
-        extra = {"content-security-policy": POLICY.format(style=hash_of(style))}
+        extra = {"content-security-policy": policy}
         if secure:
             extra["strict-transport-security"] = "max-age=31536000"
         self.headers = [(name.encode(), value.encode()) for name, value in {**HEADERS, **extra}.items()]

@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse, Response
 from labelwright.ledger import queue_view as view
 from labelwright.web.board import board
 from labelwright.web.forms import row_key
-from labelwright.web.guard import POLICY
+from labelwright.web.guard import POLICY, hash_of
 from labelwright.web.site import Site, Visitor
 
 
@@ -38,7 +38,10 @@ def _dashboard(app: FastAPI, site: Site) -> None:
         told = desk.cached("board", 3.0, lambda: board(desk))
         figure = desk.cached("noise figure", 20.0, lambda: _noise_figure(told["series"]))
         out = site.page("board.html.j2", request, who, b=told, figure=figure)
-        out.headers["content-security-policy"] = POLICY.format(style="'unsafe-inline'")  # the figure's
+        out.headers["content-security-policy"] = POLICY.format(
+            style="'unsafe-inline'",
+            script=hash_of(site.starter),  # the figure's styles
+        )
         return out
 
 

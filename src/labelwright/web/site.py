@@ -21,7 +21,7 @@ from labelwright.ledger.people import checked_name
 from labelwright.ledger.queue import Item
 from labelwright.report import words
 from labelwright.web.desk import Desk
-from labelwright.web.guard import Rate, same, signed
+from labelwright.web.guard import POLICY, Rate, hash_of, same, signed
 from labelwright.web.suggest import Suggestions
 
 HERE = Path(__file__).parent
@@ -54,8 +54,11 @@ class Site:
         # the style stands in the page and the scripts are one file: each request keeps the first paint waiting
         self.style = "\n".join(place.read_text() for place in (REPORT / "style.css", STATIC / "page.css"))
         self.scripts = ";\n".join((STATIC / name).read_text() for name in ("htmx.min.js", "page.js"))
+        self.starter = (STATIC / "starter.js").read_text()
         version = hashlib.sha256(self.scripts.encode()).hexdigest()[:12]
-        self.templates.globals |= {"style": Markup(self.style), "scripts": f"/static/page.js?{version}"}
+        stands = {"style": Markup(self.style), "starter": Markup(self.starter)}
+        self.templates.globals |= {**stands, "scripts": f"/static/page.js?{version}"}
+        self.policy = POLICY.format(style=hash_of(self.style), script=hash_of(self.starter))
         self.templates.filters |= {"percent": words.percent, "count": lambda n: f"{n:,}"}
 
     # ------------------------------------------------------------ who it is
