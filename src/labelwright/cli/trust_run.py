@@ -305,8 +305,10 @@ def _isolation(report: dict[str, Any]) -> str:
 
 
 def _bytes(path: Path) -> bytes:
+    from labelwright.trust.files import read_bytes
+
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from error
 

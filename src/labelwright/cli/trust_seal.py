@@ -335,6 +335,8 @@ def _passphrase(file: str | None, keys: Path) -> str:
                 f"the keys need a passphrase; set {VARIABLE}, or give --passphrase-file FILE, which is made when there is none"
             )
         return found
+    from labelwright.trust.files import read_text
+
     path = Path(file)
     if not path.exists():
         if (keys / "wrapping.json").exists():
@@ -348,14 +350,16 @@ def _passphrase(file: str | None, keys: Path) -> str:
     try:
         if path.stat().st_mode & 0o077:
             raise SettingsError(f"others can read {path}, which holds a passphrase; run: chmod 600 {path}")
-        return path.read_text().strip()
+        return read_text(path).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read as a passphrase ({error}); check its permissions") from error
 
 
 def _content(path: str) -> bytes:
+    from labelwright.trust.files import read_bytes
+
     try:
-        return Path(path).read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from error
 

@@ -16,6 +16,7 @@ from typing import Any
 import labelwright
 from labelwright.errors import RefusedError, SettingsError
 from labelwright.toml import tables_of
+from labelwright.trust.files import read_text
 
 MODES = ("judge", "rad-duo", "qal", "predict")
 ENTRY = "labelwright.trust.inside:main"
@@ -79,7 +80,7 @@ class Workload:
     def read(cls, path: str | Path) -> Workload:
         """Read a file. Raises SettingsError when it cannot be read or says something unknown."""
         try:
-            text = Path(path).read_text()
+            text = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise SettingsError(f"the workload {path} cannot be read ({why}); check the path") from error
