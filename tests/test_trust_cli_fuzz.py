@@ -20,7 +20,7 @@ pytest.importorskip("cryptography")
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trust_fuzz_help import NONCE, WORDS, Scene, bent, copied, looked_at, slowest
+from trust_fuzz_help import NONCE, WORDS, Scene, bent, built_once, copied, looked_at, slowest
 
 from labelwright.cli import trust_seal
 from labelwright.errors import TrustError
@@ -29,6 +29,7 @@ from labelwright.trust.seal import NAME
 from labelwright.trust.wire import Message, WireError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="confinement is for Linux")
+COMMANDS = built_once()
 QUICK, LONG = 400, int(os.environ.get("LABELWRIGHT_FUZZ", "20000"))
 HOWS = ["bytes", "bytes", "structure", "structure", "structure", "deep", "place"]
 KEYS = ["keys/wrapping.json", "keys/_owner.wrapped", "keys/_broker.wrapped", "keys/lock", "keys/default~key~rows.wrapped"]
@@ -71,6 +72,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(trust_seal.VARIABLE, WORDS)
     monkeypatch.setattr(Host, "run", asked)
+    monkeypatch.setattr(sys.modules["labelwright.cli.app"], "app", COMMANDS)
     yield
 
 

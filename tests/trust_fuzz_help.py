@@ -284,6 +284,16 @@ def alarm(seconds: int) -> Iterator[None]:
 slowest = {"seconds": 0.0}
 
 
+def built_once() -> Any:
+    """The command line's tree of commands, which takes longer to build than most commands take to run."""
+    from typer.main import get_command
+
+    from labelwright.cli import audit, bench, changes, consensus, look, people, run, sites, trust  # noqa: F401
+    from labelwright.cli.app import app
+
+    return get_command(app)
+
+
 def looked_at(arguments: list[str], secrets: list[bytes]) -> Any:
     """Run a command in this process: it ends within 2 s of its own, with 0, 1 or one sentence and 2, and shows no key and no row."""
     begun, own = time.perf_counter(), time.process_time()
