@@ -297,7 +297,7 @@ def built_once() -> Any:
 def looked_at(arguments: list[str], secrets: list[bytes]) -> Any:
     """Run a command in this process: it ends within 2 s of its own, with 0, 1 or one sentence and 2, and shows no key and no row."""
     begun, own = time.perf_counter(), time.process_time()
-    with alarm(int(os.environ.get("FZ","20"))):
+    with alarm(20):
         done = call_cli("trust", *arguments)
     took = min(time.perf_counter() - begun, 2 * (time.process_time() - own) + 0.5)  # the machine's other work does not count
     slowest["seconds"] = max(slowest["seconds"], took)

@@ -13,7 +13,7 @@ import typer
 from labelwright.cli.app import say
 from labelwright.cli.common import Json
 from labelwright.cli.trust import trust
-from labelwright.errors import DataError, SettingsError, TrustError
+from labelwright.errors import DataError, SealError, SettingsError, TrustError
 
 if TYPE_CHECKING:
     from labelwright.trust.host import Host, Result
@@ -200,22 +200,30 @@ def _post(url: str) -> Callable[[bytes], bytes]:
     """Questions by HTTP to where the expert listens: ciphertext both ways."""
     from http.client import HTTPException
     from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
+    from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-    from labelwright.trust.broker.client import said_by
+    from labelwright.trust.broker.client import said_by, within
 
     if not url.startswith(("http://", "https://")):
         raise SettingsError(f"{url!r} is no expert's address; expected http://HOST:PORT/…")
 
-    def deliver(message: bytes) -> bytes:
+    class Stay(HTTPRedirectHandler):
+        def redirect_request(self, *asked: Any) -> None:
+            """An expert is at the address that the workload names, or nowhere."""
+
+    def posted(message: bytes) -> bytes:
+        request = Request(url, data=message, headers={"content-type": "application/octet-stream"})
         try:
-            request = Request(url, data=message, headers={"content-type": "application/octet-stream"})
-            with urlopen(request, timeout=EXPERT_SECONDS) as response:
+            with build_opener(Stay).open(request, timeout=EXPERT_SECONDS) as response:
                 content: bytes = response.read(MOST_ANSWER)
                 return content
         except HTTPError as error:
             said = " ".join(error.read(2000).decode("utf-8", "replace").split())
             raise TrustError(f"the expert at {url} refused ({error.code}): {said}") from error
+
+    def deliver(message: bytes) -> bytes:
+        try:
+            return within(EXPERT_SECONDS, lambda: posted(message))
         except (OSError, ValueError, HTTPException) as error:
             raise TrustError(
                 f"the expert at {url} did not answer ({said_by(error)}); check that it runs there"
@@ -259,14 +267,22 @@ def _of(kind: Any, text: bytes, signer: Any) -> Any:
 def _decisions(entries: list[dict[str, Any]], classes: list[str], path: Path) -> None:
     """Every row's decision as CSV, verdicts by word and classes by name."""
     import csv
+    import os
 
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        names = list(entries[0]) if entries else []
-        writer.writerow(["batch", *names])
-        for number, arrays in enumerate(entries):
-            columns = [_column(name, arrays, classes) for name in names]
-            writer.writerows([number, *row] for row in zip(*columns, strict=True))
+    other = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with other.open("w", newline="") as file:
+            writer = csv.writer(file)
+            names = list(entries[0]) if entries else []
+            writer.writerow(["batch", *names])
+            for number, arrays in enumerate(entries):
+                columns = [_column(name, arrays, classes) for name in names]
+                writer.writerows([number, *row] for row in zip(*columns, strict=True))
+        other.replace(path)
+    except (ValueError, KeyError, TypeError) as error:  # whoever attests seals what he likes
+        raise SealError("the sealed ledger holds other arrays than decisions; its learner ran other code") from error
+    finally:
+        other.unlink(missing_ok=True)
 
 
 def _column(name: str, arrays: dict[str, Any], classes: list[str]) -> list[Any]:
@@ -279,7 +295,7 @@ def _column(name: str, arrays: dict[str, Any], classes: list[str]) -> list[Any]:
     if name == "verdict":
         return [Verdict(value).word for value in values]
     if name in ("given", "label", "answered"):
-        return ["" if value == NO_LABEL else classes[value] if value < len(classes) else value for value in values]
+        return ["" if value == NO_LABEL else classes[value] if 0 <= value < len(classes) else value for value in values]
     return values
 
 
