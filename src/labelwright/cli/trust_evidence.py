@@ -58,12 +58,10 @@ def _evidence(path: Path, kind: str | None, collateral: Path | None, certs: list
     """Evidence from what 'attest' wrote, or from a raw quote, report or token of the kind named."""
     from labelwright.trust.evidence import Evidence
     from labelwright.trust.files import read_bytes
+    from labelwright.trust.layouts import blob_of
     from labelwright.trust.verify.chain import certificate, pem_certificates
 
     raw = read_bytes(path)
-    piece = Evidence(kind, raw) if kind is not None else Evidence.from_json(raw)
-    if collateral is not None:
-        piece = replace(piece, collateral=read_bytes(collateral))
     from cryptography.hazmat.primitives.serialization import Encoding
 
     ders: list[bytes] = []
@@ -71,6 +69,9 @@ def _evidence(path: Path, kind: str | None, collateral: Path | None, certs: list
         content = read_bytes(cert)
         found = pem_certificates(content) if content.lstrip().startswith(b"-----") else [certificate(content)]
         ders += [c.public_bytes(Encoding.DER) for c in found]
+    piece = Evidence(kind, blob_of(kind, raw, ders)) if kind is not None else Evidence.from_json(raw)
+    if collateral is not None:
+        piece = replace(piece, collateral=read_bytes(collateral))
     return replace(piece, certs=(*piece.certs, *ders))
 
 

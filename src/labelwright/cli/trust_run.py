@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,7 @@ def run(
     asked = _workload(workload)
     from labelwright.trust.host import written
 
+    _writable(output)
     host = _host(asked, workload.parent, output)
     host.cgroup, host.patience = not no_cgroup, patience
     if not json and sys.stderr.isatty():
@@ -130,6 +132,20 @@ def render(
     asked = _workload(workload)
     text = room.render(asked, kind)
     say({"kind": kind, "digest": asked.digest.hex(), "text": text}, as_json=json, text=text)
+
+
+def _writable(folder: Path) -> None:
+    """Raise SettingsError, before anything runs, where results cannot be written. The folder is made."""
+    import tempfile
+
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", str(folder)):  # Path has made one slash of two
+        raise SettingsError(f"--output is {str(folder)!r}; results go to a local folder: copy them to a store from there")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(f"{folder} cannot be written ({error.strerror}); name another folder as --output") from error
 
 
 def _workload(path: Path) -> Workload:
