@@ -157,7 +157,7 @@ def test_recorded_evidence_is_verified_as_it_lies(tmp_path: Path) -> None:
     said = told("verify", at / "nvidia_h100_report.txt", *card, "--at", "2025-01-01", code=1)
     assert said["status"] == "warning" and said["isolation"] == "hardware"
     bent = bytearray((at / "nvidia_h100_report.txt").read_bytes())
-    bent[200] = ord("0") if bent[200] != ord("0") else ord("1")
+    bent[20] = ord("0") if bent[20] != ord("0") else ord("1")  # within the nonce
     (tmp_path / "bent.txt").write_bytes(bent)
     assert told("verify", tmp_path / "bent.txt", *card, "--at", "2025-01-01", code=1)["status"] == "contraindicated"
 

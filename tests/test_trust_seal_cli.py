@@ -169,7 +169,7 @@ def test_a_store_that_holds_no_regular_file_is_refused_at_once(here: Path, kind:
         content = path.read_bytes()
         path.unlink()
         {"pipe": os.mkfifo, "device": lambda at: at.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](path)
-        assert f"{name} is no regular file" in refused("unseal", "sealed", "o.csv")
+        assert f"{name} cannot be read (it is no regular file)" in refused("unseal", "sealed", "o.csv")
         path.rmdir() if kind == "folder" else path.unlink()
         path.write_bytes(content)
 
