@@ -179,7 +179,16 @@ def test_the_recorded_tpm_quote_is_verified_as_it_lies(tmp_path: Path) -> None:
     (tmp_path / "p.toml").write_text(
         'kinds = ["tpm"]\naccept = ["warning"]\n[tpm]\nenrolment_roots = ["ca.pem"]\ntest_roots = ["ca.pem"]\n'
     )
-    rest = ("--kind", "tpm", "--policy", tmp_path / "p.toml", "--cert", tmp_path / "ak.der", "--cert", tmp_path / "ca.pem")
+    rest = (
+        "--kind",
+        "tpm",
+        "--policy",
+        tmp_path / "p.toml",
+        "--cert",
+        tmp_path / "ak.der",
+        "--cert",
+        tmp_path / "ca.pem",
+    )
     assert told("verify", folder() / "tpm_quote.json", *rest)["isolation"] == "none"
     kept["tpm_quote"]["pcrs"][0] = "11" * 32
     (tmp_path / "bent.json").write_text(json.dumps(kept))

@@ -64,7 +64,9 @@ def estate(path: Path, store: str | Path) -> Estate:
     model = tier.write(tier.of_estimator(LogisticRegression().fit(X, given)))
     own: dict[str, Any] = {"signing_key": made.keys.owner_key, "version": 1}
     rows = {"X": X, "given": given, "keys": np.arange(N)}
-    sealed = [seal.seal_data([rows], f"{store}/rows", key=made.keys.data_key("rows"), id="rows", rows_per_chunk=100, **own)]
+    sealed = [
+        seal.seal_data([rows], f"{store}/rows", key=made.keys.data_key("rows"), id="rows", rows_per_chunk=100, **own)
+    ]
     for id in ("quality", "classifier"):
         sealed.append(seal.seal_model(model, f"{store}/{id}", key=made.keys.data_key(id), id=id, **own))
     for manifest in sealed:

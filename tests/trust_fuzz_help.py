@@ -50,7 +50,12 @@ class Scene:
     def __init__(self, path: Path):
         self.good = path / "good"
         self.estate = Estate(self.good, policy=SIM)
-        self.rows = {"X": np.full((6, 3), SECRET), "given": np.arange(6) % 3, "keys": np.arange(6), "clean": np.ones(6, bool)}
+        self.rows = {
+            "X": np.full((6, 3), SECRET),
+            "given": np.arange(6) % 3,
+            "keys": np.arange(6),
+            "clean": np.ones(6, bool),
+        }
         self.estate.seal([self.rows], rows=3)
         self.estate.seal_model("quality", (2).to_bytes(8, "little") + b"{}" + b"\x07weights" * 40)
         where = {"data": "host/rows", "models": "host", "broker": "http://127.0.0.1:9", "evidence": "sim"}
@@ -70,7 +75,12 @@ class Scene:
     def _ledger(self) -> None:
         """A sealed ledger of two entries, and the report that a learner would sign of it."""
         store = Folder(self.good / "host" / "decided")
-        arrays = {"keys": np.arange(3), "given": np.array([0, 1, 2]), "verdict": np.full(3, Verdict.TRUSTED.value), "score": np.ones(3)}
+        arrays = {
+            "keys": np.arange(3),
+            "given": np.array([0, 1, 2]),
+            "verdict": np.full(3, Verdict.TRUSTED.value),
+            "score": np.ones(3),
+        }
         manifest, entries, head = sealed_ledger(self.estate, store, [arrays, arrays])
         self.told: dict[str, Any] = {
             "workload": "judge", "digest": self.workload.digest.hex(), "mode": "judge", "code": self.workload.code,
@@ -87,6 +97,7 @@ class Scene:
     def _texts(self) -> None:
         at, key = self.good, new_key()
         (at / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        (at / "key.pem").chmod(0o600)
         (at / "tee.jwk").write_text(json.dumps(jwk_of(key)))
         bound = report_data(NONCE, canonical_key(dict(jwk_of(key))), self.workload.digest)
         (at / "evidence.json").write_text(collect("sim", bound).to_json())
@@ -103,7 +114,9 @@ class Scene:
         blob = TpmQuote(message, b"\0\x14\0\x0b\0\x01a", {7: bytes(32)}).encode()
         der = ca.public_bytes(Encoding.DER)
         (at / "tpm.json").write_text(Evidence("tpm", blob, certs=(der, der)).to_json())
-        (at / "tpm.toml").write_text('kinds = ["tpm"]\n[tpm]\ntest_roots = ["ca.pem"]\n[tpm.pcrs]\n7 = "' + "00" * 32 + '"\n')
+        (at / "tpm.toml").write_text(
+            'kinds = ["tpm"]\n[tpm]\ntest_roots = ["ca.pem"]\n[tpm.pcrs]\n7 = "' + "00" * 32 + '"\n'
+        )
 
 
 def sealed_ledger(estate: Estate, store: Folder, entries: list[Any]) -> tuple[Any, list[Any], str]:
@@ -144,7 +157,11 @@ def bent(path: Path, how: str, rng: random.Random) -> None:
     if how == "place":
         put_in_place(path, rng.choice(PLACES))
         return
-    makers: dict[str, Callable[[bytes, random.Random], bytes]] = {"bytes": noisy, "structure": restructured, "deep": deep}
+    makers: dict[str, Callable[[bytes, random.Random], bytes]] = {
+        "bytes": noisy,
+        "structure": restructured,
+        "deep": deep,
+    }
     path.write_bytes(makers[how](content, rng))
 
 
@@ -218,7 +235,18 @@ def restructured(content: bytes, rng: random.Random) -> bytes:
 
 def toml_of(rng: random.Random) -> str:
     """A value in TOML, mostly of the wrong kind."""
-    special = ["1979-05-27T07:32:00Z", "07:32:00", "0x" + "f" * 5000, "9" * 5000, "nan", "-inf", "1e999", '"""a\nb"""', "'\\'", "{a.b = 1}"]
+    special = [
+        "1979-05-27T07:32:00Z",
+        "07:32:00",
+        "0x" + "f" * 5000,
+        "9" * 5000,
+        "nan",
+        "-inf",
+        "1e999",
+        '"""a\nb"""',
+        "'\\'",
+        "{a.b = 1}",
+    ]
     value = rng.choice([v for v in ODD if v is not None and v == v and v not in (float("inf"),)])
     if isinstance(value, dict):
         return "{ kty = 1 }"
@@ -299,7 +327,9 @@ def looked_at(arguments: list[str], secrets: list[bytes]) -> Any:
     begun, own = time.perf_counter(), time.process_time()
     with alarm(20):
         done = call_cli("trust", *arguments)
-    took = min(time.perf_counter() - begun, 2 * (time.process_time() - own) + 0.5)  # the machine's other work does not count
+    took = min(
+        time.perf_counter() - begun, 2 * (time.process_time() - own) + 0.5
+    )  # the machine's other work does not count
     slowest["seconds"] = max(slowest["seconds"], took)
     assert took < 2, f"it took {took:.1f} s"
     said = done.stdout + done.stderr
@@ -312,4 +342,16 @@ def looked_at(arguments: list[str], secrets: list[bytes]) -> Any:
     return done
 
 
-__all__ = ["SECRET", "HangError", "Scene", "alarm", "bent", "changed", "copied", "key_of", "looked_at", "sealed_ledger", "slowest"]
+__all__ = [
+    "SECRET",
+    "HangError",
+    "Scene",
+    "alarm",
+    "bent",
+    "changed",
+    "copied",
+    "key_of",
+    "looked_at",
+    "sealed_ledger",
+    "slowest",
+]

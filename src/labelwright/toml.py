@@ -23,7 +23,9 @@ def tables_of(text: str, what: str, hint: str = "") -> dict[str, Any]:
     """
     try:
         if any(line.count(".") > _MOST_DOTS for line in text.splitlines() if not line.lstrip().startswith("#")):
-            raise ValueError(f"a line has more than {_MOST_DOTS} dots")  # Python's reader is quadratic in a name's parts
+            raise ValueError(
+                f"a line has more than {_MOST_DOTS} dots"
+            )  # Python's reader is quadratic in a name's parts
         tables = tomllib.loads(text)
         if _too_large(tables):
             raise ValueError("a whole number of more than 64 bits")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
@@ -34,3 +34,18 @@ def none_on_failure(folder: Path, is_own: Callable[[str], bool]) -> Iterator[Non
             for path in missing:
                 path.rmdir()
         raise
+
+
+def nothing_left(keys: Path, passphrase_file: str | None, store: str, name: str) -> ExitStack:
+    """When sealing fails, no key, no passphrase and no chunk of it stays."""
+    from labelwright.trust.broker.keyfolder import checked_name
+
+    checked_name(f"default/key/{name}")
+    held, fresh = ExitStack(), not (keys / "wrapping.json").exists()
+    held.enter_context(none_on_failure(keys, lambda file: fresh or file.endswith(f"~{name}.wrapped")))
+    if "://" not in store:
+        held.enter_context(none_on_failure(Path(store), lambda file: file.endswith(".chunk") or file.startswith(".v")))
+    if passphrase_file not in (None, "-"):
+        words = Path(str(passphrase_file))
+        held.enter_context(none_on_failure(words.parent, lambda file: file == words.name))
+    return held

@@ -139,13 +139,17 @@ def _writable(folder: Path) -> None:
     import tempfile
 
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", str(folder)):  # Path has made one slash of two
-        raise SettingsError(f"--output is {str(folder)!r}; results go to a local folder: copy them to a store from there")
+        raise SettingsError(
+            f"--output is {str(folder)!r}; results go to a local folder: copy them to a store from there"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise SettingsError(f"{folder} cannot be written ({error.strerror}); name another folder as --output") from error
+        raise SettingsError(
+            f"{folder} cannot be written ({error.strerror}); name another folder as --output"
+        ) from error
 
 
 def _workload(path: Path) -> Workload:

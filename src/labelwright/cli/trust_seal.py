@@ -6,7 +6,6 @@ import json as jsonlib
 import os
 import secrets
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,6 +75,7 @@ def seal(
 
     Sealing the same name again makes the next version; the broker refuses the earlier ones from then on.
     """
+    from labelwright.cli.leftovers import nothing_left
     from labelwright.cli.run import listed
     from labelwright.streams import Columns
 
@@ -83,7 +83,7 @@ def seal(
     content, chunk = _content(source) if model else None, int(chunk_mb * (1 << 20))
     columns = Columns(label, id, trusted_column, None, None, listed(drop))
     rows: dict[str, Any] = {"classes": listed(classes) or None, "clean_rows": clean_rows, "strict": strict}
-    with _nothing_left(keys, passphrase_file, store, called):
+    with nothing_left(keys, passphrase_file, store, called):
         _nothing_lost(store, called)
         folder = opened(keys, passphrase_file)
         options = _sealing(folder, called, tuple(workload or ()), model)
@@ -96,24 +96,13 @@ def seal(
             rows |= {"batch_size": batch_size, "like": None if like is None else _described(folder, like)}
             manifest, aside = _seal_rows(source, store, columns, chunk, rows, options)
         folder.versions.advance(manifest.id, manifest.version, manifest.digest)
-    told = _told(manifest) | {"store": store, "keys": str(keys), "set_aside": len(aside), "signer": folder.signer(called)}
+    told = _told(manifest) | {
+        "store": store,
+        "keys": str(keys),
+        "set_aside": len(aside),
+        "signer": folder.signer(called),
+    }
     say(told, as_json=json, text=_sentence(manifest, store, aside))
-
-
-def _nothing_left(keys: Path, passphrase_file: str | None, store: str, name: str) -> ExitStack:
-    """When sealing fails, no key, no passphrase and no chunk of it stays."""
-    from labelwright.cli.leftovers import none_on_failure
-    from labelwright.trust.broker.keyfolder import checked_name
-
-    checked_name(f"default/key/{name}")
-    held, fresh = ExitStack(), not (keys / "wrapping.json").exists()
-    held.enter_context(none_on_failure(keys, lambda file: fresh or file.endswith(f"~{name}.wrapped")))
-    if "://" not in store:
-        held.enter_context(none_on_failure(Path(store), lambda file: file.endswith(".chunk") or file.startswith(".v")))
-    if passphrase_file not in (None, "-"):
-        words = Path(str(passphrase_file))
-        held.enter_context(none_on_failure(words.parent, lambda file: file == words.name))
-    return held
 
 
 def _nothing_lost(store: str, name: str) -> None:
@@ -145,7 +134,9 @@ def _sealing(folder: KeyFolder, name: str, workloads: tuple[str, ...], model: bo
 
     own = folder.get(f"default/signing-key/{name}")
     if own and not model:
-        raise SettingsError(f"{name!r} is what a learner seals, and it would have signed your rows; give another --name")
+        raise SettingsError(
+            f"{name!r} is what a learner seals, and it would have signed your rows; give another --name"
+        )
     version = folder.versions.current(name).number + 1
     return {
         "key": folder.data_key(name, workloads=workloads),

@@ -48,5 +48,7 @@ def _quote(raw: bytes, certs: Sequence[bytes]) -> bytes:
     message, signature = unbase64(quote["message"], "message"), unbase64(quote["signature"], "signature")
     covered = parse_message(message)[2]
     if covered and covered[-1] >= len(registers):
-        raise EvidenceError(f"the quote covers register {covered[-1]} and {len(registers)} are listed; give all of them")
+        raise EvidenceError(
+            f"the quote covers register {covered[-1]} and {len(registers)} are listed; give all of them"
+        )
     return TpmQuote(message, signature, {number: registers[number] for number in covered}).encode()

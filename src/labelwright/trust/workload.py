@@ -160,7 +160,9 @@ def _shown(value: Any) -> str:
 def _known(tables: Mapping[str, Any], name: str) -> None:
     for table, values in tables.items():
         if table not in _TABLES or not isinstance(values, dict):
-            raise SettingsError(f"{name} has {_shown(table)}, which is no table of a workload; expected {', '.join(_TABLES)}")
+            raise SettingsError(
+                f"{name} has {_shown(table)}, which is no table of a workload; expected {', '.join(_TABLES)}"
+            )
         unknown = sorted(set(values) - _TABLES[table])
         if unknown:
             raise SettingsError(
@@ -233,7 +235,9 @@ def _whole(table: Mapping[str, Any], key: str, name: str, *, least: int, most: i
 
 def _entry(value: Any, name: str) -> str:
     if value != ENTRY:
-        raise SettingsError(f"{name} has entry = {_shown(value)}; only {ENTRY!r} runs inside: write that or leave it out")
+        raise SettingsError(
+            f"{name} has entry = {_shown(value)}; only {ENTRY!r} runs inside: write that or leave it out"
+        )
     return ENTRY
 
 

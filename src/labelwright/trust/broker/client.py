@@ -202,7 +202,8 @@ def within(seconds: float, call: Callable[[], Answer]) -> Answer:
 def http_send(url: str, *, cafile: str | None = None, timeout: float = 30.0) -> Send:
     """Requests over HTTP or HTTPS, one connection each, by the standard library.
 
-    cafile: PEM certificates to trust instead of the system's. timeout: seconds for each request, to its last byte. Raises TrustError when the broker cannot be reached.
+    cafile: PEM certificates to trust instead of the system's. timeout: seconds for each request, to its last byte.
+    Raises TrustError when the broker cannot be reached.
     """
     import http.client
     import ssl

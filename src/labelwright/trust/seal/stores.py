@@ -51,7 +51,9 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise SourceError(f"{path} cannot be read ({error.strerror}); have the store hold what was sealed") from error
+            raise SourceError(
+                f"{path} cannot be read ({error.strerror}); have the store hold what was sealed"
+            ) from error
 
     def write(self, name: str, content: bytes | memoryview) -> None:
         other = self.path / f".{name}.{os.getpid()}"

@@ -106,7 +106,9 @@ def tables_of(manifest: Manifest, key: bytes, store: Store) -> Iterator[pa.Table
         try:
             table = _table(arrays, said)
         except (ValueError, LookupError, TypeError) as error:  # whoever attests seals what he likes
-            raise SealError(f"chunk {index} of {manifest.id!r} holds no rows of a table; it was sealed by other code") from error
+            raise SealError(
+                f"chunk {index} of {manifest.id!r} holds no rows of a table; it was sealed by other code"
+            ) from error
         yield table
 
 
