@@ -148,3 +148,51 @@ def test_importing_the_command_line_stays_light() -> None:
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
+
+
+def test_recorded_evidence_is_verified_as_it_lies(tmp_path: Path) -> None:
+    at = folder()
+    (tmp_path / "h.toml").write_text('kinds = ["h100"]')
+    card = ("--kind", "h100", "--cert", at / "nvidia_h100_cert_chain.txt", "--policy", tmp_path / "h.toml")
+    said = told("verify", at / "nvidia_h100_report.txt", *card, "--at", "2025-01-01", code=1)
+    assert said["status"] == "warning" and said["isolation"] == "hardware"
+    bent = bytearray((at / "nvidia_h100_report.txt").read_bytes())
+    bent[20] = ord("0") if bent[20] != ord("0") else ord("1")  # within the nonce
+    (tmp_path / "bent.txt").write_bytes(bent)
+    assert told("verify", tmp_path / "bent.txt", *card, "--at", "2025-01-01", code=1)["status"] == "contraindicated"
+
+
+def test_the_recorded_tpm_quote_is_verified_as_it_lies(tmp_path: Path) -> None:
+    from base64 import b64decode
+    from datetime import UTC, datetime
+
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+    from labelwright.trust.verify import enrol
+
+    kept = json.loads((folder() / "tpm_quote.json").read_text())
+    ca, key = enrol.make_ca("tests", now=datetime.now(UTC))
+    ek = ca.public_bytes(Encoding.DER)
+    begun = enrol.Challenge(b"", b"", ek, load_der_public_key(b64decode(kept["ak_public"])))  # type: ignore[arg-type]
+    (tmp_path / "ak.der").write_bytes(enrol.certify(begun, b"", ca, key, now=datetime.now(UTC)))
+    (tmp_path / "ca.pem").write_bytes(ca.public_bytes(Encoding.PEM))
+    (tmp_path / "p.toml").write_text(
+        'kinds = ["tpm"]\naccept = ["warning"]\n[tpm]\nenrolment_roots = ["ca.pem"]\ntest_roots = ["ca.pem"]\n'
+    )
+    rest = (
+        "--kind",
+        "tpm",
+        "--policy",
+        tmp_path / "p.toml",
+        "--cert",
+        tmp_path / "ak.der",
+        "--cert",
+        tmp_path / "ca.pem",
+    )
+    assert told("verify", folder() / "tpm_quote.json", *rest)["isolation"] == "none"
+    kept["tpm_quote"]["pcrs"][0] = "11" * 32
+    (tmp_path / "bent.json").write_text(json.dumps(kept))
+    assert told("verify", tmp_path / "bent.json", *rest, code=1)["status"] == "contraindicated"
+    for part, value in [("pcrs", []), ("pcrs", ["zz"] * 24), ("message", "%"), ("signature", 7)]:
+        (tmp_path / "bent.json").write_text(json.dumps(kept | {"tpm_quote": kept["tpm_quote"] | {part: value}}))
+        assert len(str(told("verify", tmp_path / "bent.json", *rest, code=2)["error"])) > 20

@@ -120,6 +120,19 @@ def test_what_goes_wrong_is_one_sentence(estate: Estate, tmp_path: Path, broker_
         assert done.returncode == 2 and sentence in json.loads(done.stdout)["error"]
 
 
+@pytest.mark.parametrize("output", ["memory://x", "s3://bucket/x", "taken", "taken/below", "/proc/none"])
+def test_results_that_cannot_be_written_are_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("labelwright.trust.host.Host.run", None)
+    (tmp_path / "taken").write_text("a file")
+    (tmp_path / "w.toml").write_text(EXAMPLE)
+    done = call_cli("trust", "run", "w.toml", "--output", output)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and output.split("://")[0] in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["taken", "w.toml"]
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -169,7 +169,7 @@ def test_a_store_that_holds_no_regular_file_is_refused_at_once(here: Path, kind:
         content = path.read_bytes()
         path.unlink()
         {"pipe": os.mkfifo, "device": lambda at: at.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](path)
-        assert f"{name} is no regular file" in refused("unseal", "sealed", "o.csv")
+        assert f"{name} cannot be read (it is no regular file)" in refused("unseal", "sealed", "o.csv")
         path.rmdir() if kind == "folder" else path.unlink()
         path.write_bytes(content)
 
@@ -231,3 +231,35 @@ def test_the_broker_serves(here: Path) -> None:
         "good",
         "meh",
     ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "nowhere sealed",
+        "nowhere sealed --model",
+        "reviews.csv sealed --label nope",
+        "reviews.csv sealed --name a/b",
+        "reviews.csv reviews.csv/sealed",
+        "reviews.csv nosuch://x",
+        "odd.csv sealed/deep --strict --passphrase-file words",
+        "m.pkl sealed --model",
+        "reviews.csv sealed --like nowhere",
+    ],
+)
+def test_a_seal_that_fails_leaves_nothing_behind(here: Path, words: str) -> None:
+    (here / "odd.csv").write_text("f,label\n1,a\n2,b\n3,\n4,a\n")
+    (here / "m.pkl").write_bytes(b"\x80\x04K\x01.")
+    before = {path.name for path in here.iterdir()}
+    refused("seal", *words.split())
+    assert {path.name for path in here.iterdir()} == before
+    done("seal", "reviews.csv", "good", "--name", "good")
+    names = sorted(path.name for path in (here / "keys").iterdir())
+    refused("seal", *words.replace("--passphrase-file words", "").split())
+    assert sorted(path.name for path in (here / "keys").iterdir()) == names and not (here / "sealed").exists()
+
+
+def test_rows_are_not_sealed_as_what_a_learner_seals(here: Path) -> None:
+    done("keys", "--new-model", "learned")
+    assert "is what a learner seals" in refused("seal", "reviews.csv", "sealed", "--name", "learned")
+    assert not (here / "sealed").exists() and "default/signing-key/learned" in str(done("keys")["names"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from labelwright.errors import SettingsError
 
+_MOST_DOTS = 64
 _MOST = 1 << 63  # the specification's whole numbers have 64 bits
 
 
@@ -21,6 +22,10 @@ def tables_of(text: str, what: str, hint: str = "") -> dict[str, Any]:
     labelwright.errors.SettingsError: the file is not valid TOML: a whole number of more than 64 bits
     """
     try:
+        if any(line.count(".") > _MOST_DOTS for line in text.splitlines() if not line.lstrip().startswith("#")):
+            raise ValueError(
+                f"a line has more than {_MOST_DOTS} dots"
+            )  # Python's reader is quadratic in a name's parts
         tables = tomllib.loads(text)
         if _too_large(tables):
             raise ValueError("a whole number of more than 64 bits")

@@ -128,6 +128,7 @@ def _stopped() -> NoReturn:
 
 
 def _fail(sentence: str) -> None:
+    sentence = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)  # of any hand
     log.info("ended: %s", sentence)
     if "--json" in sys.argv:
         print(json.dumps({"error": sentence}))

@@ -36,6 +36,7 @@ def _hex(text: str, name: str) -> bytes:
 def _report_data(nonce: str | None, key: Path | None, workload: str | None, data: str | None) -> bytes | None:
     """The 64 bytes that evidence is bound to, or None when nothing was given."""
     from labelwright.trust.evidence import canonical_key, read_object, report_data
+    from labelwright.trust.files import read_bytes
 
     if data is not None:
         found = _hex(data, "--data")
@@ -49,26 +50,28 @@ def _report_data(nonce: str | None, key: Path | None, workload: str | None, data
     if nonce is None or key is None or workload is None:
         raise SettingsError("--nonce, --key and --workload belong together: evidence is bound to all three")
     members = {"kty", "crv", "x", "y", "kid", "use", "alg", "key_ops"}
-    public = canonical_key(read_object(key.read_bytes(), f"the key {key}", members, needs={"kty"}))
+    public = canonical_key(read_object(read_bytes(key), f"the key {key}", members, needs={"kty"}))
     return report_data(_hex(nonce, "--nonce"), public, _hex(workload, "--workload"))
 
 
 def _evidence(path: Path, kind: str | None, collateral: Path | None, certs: list[Path]) -> Any:
     """Evidence from what 'attest' wrote, or from a raw quote, report or token of the kind named."""
     from labelwright.trust.evidence import Evidence
+    from labelwright.trust.files import read_bytes
+    from labelwright.trust.layouts import blob_of
     from labelwright.trust.verify.chain import certificate, pem_certificates
 
-    raw = path.read_bytes()
-    piece = Evidence(kind, raw) if kind is not None else Evidence.from_json(raw)
-    if collateral is not None:
-        piece = replace(piece, collateral=collateral.read_bytes())
+    raw = read_bytes(path)
     from cryptography.hazmat.primitives.serialization import Encoding
 
     ders: list[bytes] = []
     for cert in certs:
-        content = cert.read_bytes()
+        content = read_bytes(cert)
         found = pem_certificates(content) if content.lstrip().startswith(b"-----") else [certificate(content)]
         ders += [c.public_bytes(Encoding.DER) for c in found]
+    piece = Evidence(kind, blob_of(kind, raw, ders)) if kind is not None else Evidence.from_json(raw)
+    if collateral is not None:
+        piece = replace(piece, collateral=read_bytes(collateral))
     return replace(piece, certs=(*piece.certs, *ders))
 
 
@@ -171,20 +174,22 @@ def moment(at: str | None) -> datetime:
 
 
 def _sign(found: Any, signing_key: Path, nonce: str | None, key: Path | None, now: datetime) -> str:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     from labelwright.trust import ear
+    from labelwright.trust.files import SMALL, read_bytes
 
     try:
-        signer = load_pem_private_key(signing_key.read_bytes(), None)
-    except (ValueError, TypeError) as error:
+        signer = load_pem_private_key(read_bytes(signing_key, SMALL), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise SettingsError(f"{signing_key} is no private key without a password; expected EC P-256 in PEM") from error
     if not isinstance(signer, ec.EllipticCurvePrivateKey) or signer.curve.name != "secp256r1":
         raise SettingsError(
             f"{signing_key} is no EC P-256 key; make one with: openssl ecparam -name prime256v1 -genkey -noout"
         )
-    tee_key = json_module.loads(key.read_text()) if key is not None else {}
+    tee_key = json_module.loads(read_bytes(key)) if key is not None else {}
     return ear.token(found, signer, nonce=_hex(nonce or "", "--nonce"), tee_key=tee_key, now=now)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 from labelwright.cli.app import say
 from labelwright.cli.common import Json
 from labelwright.cli.trust import trust
-from labelwright.errors import DataError, SettingsError, TrustError
+from labelwright.errors import DataError, SealError, SettingsError, TrustError
 
 if TYPE_CHECKING:
     from labelwright.trust.host import Host, Result
@@ -47,6 +48,7 @@ def run(
     asked = _workload(workload)
     from labelwright.trust.host import written
 
+    _writable(output)
     host = _host(asked, workload.parent, output)
     host.cgroup, host.patience = not no_cgroup, patience
     if not json and sys.stderr.isatty():
@@ -132,6 +134,24 @@ def render(
     say({"kind": kind, "digest": asked.digest.hex(), "text": text}, as_json=json, text=text)
 
 
+def _writable(folder: Path) -> None:
+    """Raise SettingsError, before anything runs, where results cannot be written. The folder is made."""
+    import tempfile
+
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", str(folder)):  # Path has made one slash of two
+        raise SettingsError(
+            f"--output is {str(folder)!r}; results go to a local folder: copy them to a store from there"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"{folder} cannot be written ({error.strerror}); name another folder as --output"
+        ) from error
+
+
 def _workload(path: Path) -> Workload:
     try:
         from labelwright.trust.workload import Workload
@@ -200,22 +220,30 @@ def _post(url: str) -> Callable[[bytes], bytes]:
     """Questions by HTTP to where the expert listens: ciphertext both ways."""
     from http.client import HTTPException
     from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
+    from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-    from labelwright.trust.broker.client import said_by
+    from labelwright.trust.broker.client import said_by, within
 
     if not url.startswith(("http://", "https://")):
         raise SettingsError(f"{url!r} is no expert's address; expected http://HOST:PORT/…")
 
-    def deliver(message: bytes) -> bytes:
+    class Stay(HTTPRedirectHandler):
+        def redirect_request(self, *asked: Any) -> None:
+            """An expert is at the address that the workload names, or nowhere."""
+
+    def posted(message: bytes) -> bytes:
+        request = Request(url, data=message, headers={"content-type": "application/octet-stream"})
         try:
-            request = Request(url, data=message, headers={"content-type": "application/octet-stream"})
-            with urlopen(request, timeout=EXPERT_SECONDS) as response:
+            with build_opener(Stay).open(request, timeout=EXPERT_SECONDS) as response:
                 content: bytes = response.read(MOST_ANSWER)
                 return content
         except HTTPError as error:
             said = " ".join(error.read(2000).decode("utf-8", "replace").split())
             raise TrustError(f"the expert at {url} refused ({error.code}): {said}") from error
+
+    def deliver(message: bytes) -> bytes:
+        try:
+            return within(EXPERT_SECONDS, lambda: posted(message))
         except (OSError, ValueError, HTTPException) as error:
             raise TrustError(
                 f"the expert at {url} did not answer ({said_by(error)}); check that it runs there"
@@ -259,14 +287,22 @@ def _of(kind: Any, text: bytes, signer: Any) -> Any:
 def _decisions(entries: list[dict[str, Any]], classes: list[str], path: Path) -> None:
     """Every row's decision as CSV, verdicts by word and classes by name."""
     import csv
+    import os
 
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        names = list(entries[0]) if entries else []
-        writer.writerow(["batch", *names])
-        for number, arrays in enumerate(entries):
-            columns = [_column(name, arrays, classes) for name in names]
-            writer.writerows([number, *row] for row in zip(*columns, strict=True))
+    other = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with other.open("w", newline="") as file:
+            writer = csv.writer(file)
+            names = list(entries[0]) if entries else []
+            writer.writerow(["batch", *names])
+            for number, arrays in enumerate(entries):
+                columns = [_column(name, arrays, classes) for name in names]
+                writer.writerows([number, *row] for row in zip(*columns, strict=True))
+        other.replace(path)
+    except (ValueError, KeyError, TypeError) as error:  # whoever attests seals what he likes
+        raise SealError("the sealed ledger holds other arrays than decisions; its learner ran other code") from error
+    finally:
+        other.unlink(missing_ok=True)
 
 
 def _column(name: str, arrays: dict[str, Any], classes: list[str]) -> list[Any]:
@@ -279,7 +315,7 @@ def _column(name: str, arrays: dict[str, Any], classes: list[str]) -> list[Any]:
     if name == "verdict":
         return [Verdict(value).word for value in values]
     if name in ("given", "label", "answered"):
-        return ["" if value == NO_LABEL else classes[value] if value < len(classes) else value for value in values]
+        return ["" if value == NO_LABEL else classes[value] if 0 <= value < len(classes) else value for value in values]
     return values
 
 
@@ -305,8 +341,10 @@ def _isolation(report: dict[str, Any]) -> str:
 
 
 def _bytes(path: Path) -> bytes:
+    from labelwright.trust.files import read_bytes
+
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from error
 

@@ -75,25 +75,27 @@ def seal(
 
     Sealing the same name again makes the next version; the broker refuses the earlier ones from then on.
     """
-    folder = opened(keys, passphrase_file)
+    from labelwright.cli.leftovers import nothing_left
+    from labelwright.cli.run import listed
+    from labelwright.streams import Columns
+
     called = name or Path(source.rstrip("/")).name.split(".")[0] or "data"
-    _nothing_lost(store, called)
-    options = _sealing(folder, called, tuple(workload or ()), store)
-    chunk = int(chunk_mb * (1 << 20))
-    aside: list[tuple[str, str]] = []
-    if model:
-        from labelwright.trust.seal import seal_model
+    content, chunk = _content(source) if model else None, int(chunk_mb * (1 << 20))
+    columns = Columns(label, id, trusted_column, None, None, listed(drop))
+    rows: dict[str, Any] = {"classes": listed(classes) or None, "clean_rows": clean_rows, "strict": strict}
+    with nothing_left(keys, passphrase_file, store, called):
+        _nothing_lost(store, called)
+        folder = opened(keys, passphrase_file)
+        options = _sealing(folder, called, tuple(workload or ()), model)
+        if content is not None:
+            from labelwright.trust.seal import seal_model
 
-        manifest = seal_model(_content(source), store, chunk_bytes=chunk, **options)
-    else:
-        from labelwright.cli.run import listed
-        from labelwright.streams import Columns
-
-        columns = Columns(label, id, trusted_column, None, None, listed(drop))
-        rows: dict[str, Any] = {"classes": listed(classes) or None, "clean_rows": clean_rows, "strict": strict}
-        rows |= {"batch_size": batch_size, "like": None if like is None else _described(folder, like)}
-        manifest, aside = _seal_rows(source, store, columns, chunk, rows, options)
-    folder.versions.advance(manifest.id, manifest.version, manifest.digest)
+            aside: list[tuple[str, str]] = []
+            manifest = seal_model(content, store, chunk_bytes=chunk, **options)
+        else:
+            rows |= {"batch_size": batch_size, "like": None if like is None else _described(folder, like)}
+            manifest, aside = _seal_rows(source, store, columns, chunk, rows, options)
+        folder.versions.advance(manifest.id, manifest.version, manifest.digest)
     told = _told(manifest) | {
         "store": store,
         "keys": str(keys),
@@ -126,10 +128,15 @@ def _claimed(text: bytes) -> str | None:
         return None
 
 
-def _sealing(folder: KeyFolder, name: str, workloads: tuple[str, ...], store: str) -> dict[str, Any]:
+def _sealing(folder: KeyFolder, name: str, workloads: tuple[str, ...], model: bool) -> dict[str, Any]:
+    """Whose keys seal and sign. A learner's model may be begun by its owner; rows under its name would be signed as the learner's."""
     from labelwright.trust.broker.keyfolder import key_from
 
     own = folder.get(f"default/signing-key/{name}")
+    if own and not model:
+        raise SettingsError(
+            f"{name!r} is what a learner seals, and it would have signed your rows; give another --name"
+        )
     version = folder.versions.current(name).number + 1
     return {
         "key": folder.data_key(name, workloads=workloads),
@@ -335,6 +342,8 @@ def _passphrase(file: str | None, keys: Path) -> str:
                 f"the keys need a passphrase; set {VARIABLE}, or give --passphrase-file FILE, which is made when there is none"
             )
         return found
+    from labelwright.trust.files import read_text
+
     path = Path(file)
     if not path.exists():
         if (keys / "wrapping.json").exists():
@@ -348,14 +357,16 @@ def _passphrase(file: str | None, keys: Path) -> str:
     try:
         if path.stat().st_mode & 0o077:
             raise SettingsError(f"others can read {path}, which holds a passphrase; run: chmod 600 {path}")
-        return path.read_text().strip()
+        return read_text(path).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read as a passphrase ({error}); check its permissions") from error
 
 
 def _content(path: str) -> bytes:
+    from labelwright.trust.files import read_bytes
+
     try:
-        return Path(path).read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from error
 

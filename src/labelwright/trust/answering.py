@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from labelwright.errors import LabelwrightError, SettingsError, SourceError
 from labelwright.trust.broker.keyfolder import write_private
+from labelwright.trust.files import SMALL, read_bytes
 from labelwright.trust.seal import new_key
 from labelwright.trust.seal.arrays import Array
 from labelwright.types import NO_LABEL, Ints
@@ -35,8 +37,8 @@ def key_of_file(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         if path.stat().st_mode & 0o077:
             raise SettingsError(f"others can read {path}, which holds a private key; run: chmod 600 {path}")
-        key = load_pem_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
+        key = load_pem_private_key(read_bytes(path, SMALL), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         if isinstance(error, SettingsError):
             raise
         raise SettingsError(

@@ -15,6 +15,7 @@ from labelwright.errors import RefusedError, SettingsError
 from labelwright.toml import tables_of
 from labelwright.trust.appraisal import STATUSES, Appraisal
 from labelwright.trust.evidence import KINDS
+from labelwright.trust.files import read_text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -143,7 +144,7 @@ class Policy:
         """Read a TOML file; names of certificate files count from its folder. Raises SettingsError."""
         path = Path(path)
         try:
-            return cls.from_toml(path.read_text(), folder=path.parent)
+            return cls.from_toml(read_text(path), folder=path.parent)
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise SettingsError(f"the policy {path} cannot be read ({why}); check the path") from error
@@ -316,7 +317,7 @@ def _pem(item: str, name: str, folder: Path) -> str:
     text = item
     if not item.lstrip().startswith("-----BEGIN"):
         try:
-            text = (folder / item).read_text()
+            text = read_text(folder / item)
         except (OSError, ValueError) as error:
             raise SettingsError(
                 f"{name} names {item[:80]!r}, which cannot be read; expected a PEM file or its text"

@@ -16,6 +16,7 @@ from typing import Any
 import labelwright
 from labelwright.errors import RefusedError, SettingsError
 from labelwright.toml import tables_of
+from labelwright.trust.files import read_text
 
 MODES = ("judge", "rad-duo", "qal", "predict")
 ENTRY = "labelwright.trust.inside:main"
@@ -79,7 +80,7 @@ class Workload:
     def read(cls, path: str | Path) -> Workload:
         """Read a file. Raises SettingsError when it cannot be read or says something unknown."""
         try:
-            text = Path(path).read_text()
+            text = read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise SettingsError(f"the workload {path} cannot be read ({why}); check the path") from error
@@ -97,7 +98,7 @@ class Workload:
         head = tables.get("workload", {})
         mode = head.get("mode")
         if mode not in MODES:
-            raise SettingsError(f"{name} has mode = {mode!r}; expected one of {', '.join(MODES)}")
+            raise SettingsError(f"{name} has mode = {_shown(mode)}; expected one of {', '.join(MODES)}")
         _named(tables, mode, name)
         return cls(
             name=_text(head, "name", name),
@@ -150,14 +151,22 @@ def code_digest(root: Path | None = None) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
+def _shown(value: Any) -> str:
+    """A value in a sentence, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
 def _known(tables: Mapping[str, Any], name: str) -> None:
     for table, values in tables.items():
         if table not in _TABLES or not isinstance(values, dict):
-            raise SettingsError(f"{name} has {table!r}, which is no table of a workload; expected {', '.join(_TABLES)}")
+            raise SettingsError(
+                f"{name} has {_shown(table)}, which is no table of a workload; expected {', '.join(_TABLES)}"
+            )
         unknown = sorted(set(values) - _TABLES[table])
         if unknown:
             raise SettingsError(
-                f"{name} says {unknown[0]!r} in [{table}]; expected {', '.join(sorted(_TABLES[table]))}"
+                f"{name} says {_shown(unknown[0])} in [{table}]; expected {', '.join(sorted(_TABLES[table]))}"
             )
 
 
@@ -171,7 +180,7 @@ def _named(tables: Mapping[str, Any], mode: str, name: str) -> None:
         for key, value in tables.get(table, {}).items():
             if key != "classes" and (not isinstance(value, str) or not _NAME.fullmatch(value)):
                 raise SettingsError(
-                    f"{name} has {key} = {value!r} in [{table}]; expected a short name of letters, digits, . _ -"
+                    f"{name} has {key} = {_shown(value)} in [{table}]; expected a short name of letters, digits, . _ -"
                 )
     for table in ("broker", "expert"):
         if table in tables and not _is_jwk(tables[table].get("key")):
@@ -181,10 +190,10 @@ def _named(tables: Mapping[str, Any], mode: str, name: str) -> None:
     for key, value in tables.get("learn", {}).items():
         good, wanted = _LEARN.get(key, _COUNT)
         if isinstance(value, bool) or not good(value):
-            raise SettingsError(f"{name} has {key} = {value!r} in [learn]; expected {wanted}")
+            raise SettingsError(f"{name} has {key} = {_shown(value)} in [learn]; expected {wanted}")
     for key, value in tables.get("host", {}).items():
         if not isinstance(value, str):
-            raise SettingsError(f"{name} has {key} = {value!r} in [host]; expected a text")
+            raise SettingsError(f"{name} has {key} = {_shown(value)} in [host]; expected a text")
 
 
 def _is_jwk(value: Any) -> bool:
@@ -194,7 +203,7 @@ def _is_jwk(value: Any) -> bool:
 def _text(table: Mapping[str, Any], key: str, name: str) -> str:
     value = table.get(key)
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise SettingsError(f"{name} has {key} = {value!r}; expected a short name of letters, digits, . _ -")
+        raise SettingsError(f"{name} has {key} = {_shown(value)}; expected a short name of letters, digits, . _ -")
     return value
 
 
@@ -202,7 +211,7 @@ def _digest_text(head: Mapping[str, Any], name: str) -> str:
     code = head.get("code")
     if not isinstance(code, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", code):
         raise SettingsError(
-            f"{name} has code = {code!r}; expected 'sha256:' and 64 digits; this package is {code_digest()}"
+            f"{name} has code = {_shown(code)}; expected 'sha256:' and 64 digits; this package is {code_digest()}"
         )
     return code
 
@@ -212,7 +221,7 @@ def _memory(value: Any, name: str) -> int:
     size = int(found[1]) * (MEGABYTE if found[2] == "MB" else MEGABYTE << 10) if found else 0
     if not LEAST_MEMORY <= size <= 1 << 44:
         raise SettingsError(
-            f"{name} has memory = {value!r}; expected e.g. '64 MB' or '2 GB', at least {LEAST_MEMORY // MEGABYTE} MB"
+            f"{name} has memory = {_shown(value)}; expected e.g. '64 MB' or '2 GB', at least {LEAST_MEMORY // MEGABYTE} MB"
         )
     return size
 
@@ -220,13 +229,15 @@ def _memory(value: Any, name: str) -> int:
 def _whole(table: Mapping[str, Any], key: str, name: str, *, least: int, most: int, default: int | None = None) -> int:
     value = table.get(key, default)
     if type(value) is not int or not least <= value <= most:
-        raise SettingsError(f"{name} has {key} = {value!r}; expected a whole number from {least} to {most}")
+        raise SettingsError(f"{name} has {key} = {_shown(value)}; expected a whole number from {least} to {most}")
     return value
 
 
 def _entry(value: Any, name: str) -> str:
     if value != ENTRY:
-        raise SettingsError(f"{name} has entry = {value!r}; only {ENTRY!r} runs inside: write that or leave it out")
+        raise SettingsError(
+            f"{name} has entry = {_shown(value)}; only {ENTRY!r} runs inside: write that or leave it out"
+        )
     return ENTRY
 
 

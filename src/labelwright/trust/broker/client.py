@@ -6,7 +6,9 @@ import base64
 import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,6 +25,7 @@ Reply = tuple[int, Mapping[str, str], bytes]
 Send = Callable[[str, str, Mapping[str, str], bytes], Reply]
 """(method, path, headers, body) -> (status, headers, body)."""
 
+Answer = TypeVar("Answer")
 PREFIX = "/kbs/v0"
 PROTOCOL = "0.4.0"
 MOST_ANSWER = 64 << 20
@@ -171,10 +174,36 @@ def said_by(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def within(seconds: float, call: Callable[[], Answer]) -> Answer:
+    """What ``call`` returns or raises. Raises TimeoutError after ``seconds``, however slowly the other end goes on; the call is then
+    left to itself.
+
+    >>> within(1.0, lambda: 3)
+    3
+    """
+    done: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((call(), None))
+        except BaseException as error:
+            done.put((None, error))
+
+    Thread(target=run, daemon=True).start()
+    try:
+        answer, error = done.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError(f"no whole answer within {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return answer
+
+
 def http_send(url: str, *, cafile: str | None = None, timeout: float = 30.0) -> Send:
     """Requests over HTTP or HTTPS, one connection each, by the standard library.
 
-    cafile: PEM certificates to trust instead of the system's. Raises TrustError when the broker cannot be reached.
+    cafile: PEM certificates to trust instead of the system's. timeout: seconds for each request, to its last byte.
+    Raises TrustError when the broker cannot be reached.
     """
     import http.client
     import ssl
@@ -192,18 +221,21 @@ def http_send(url: str, *, cafile: str | None = None, timeout: float = 30.0) -> 
         context = ssl.create_default_context(cafile=cafile)
         return http.client.HTTPSConnection(str(parts.hostname), parts.port, timeout=timeout, context=context)
 
+    def sent(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        connection = connected()
+        try:
+            connection.request(method, path, body=body or None, headers=dict(headers))
+            response = connection.getresponse()
+            answer, expected = response.read(MOST_ANSWER + 1), response.headers.get("content-length")
+            if expected is not None and len(answer) < min(int(expected), MOST_ANSWER):
+                raise http.client.IncompleteRead(answer)  # read(n) does not say so itself
+            return response.status, dict(response.headers.items()), answer
+        finally:
+            connection.close()
+
     def send(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         try:
-            connection = connected()
-            try:
-                connection.request(method, path, body=body or None, headers=dict(headers))
-                response = connection.getresponse()
-                answer, expected = response.read(MOST_ANSWER + 1), response.headers.get("content-length")
-                if expected is not None and len(answer) < min(int(expected), MOST_ANSWER):
-                    raise http.client.IncompleteRead(answer)  # read(n) does not say so itself
-                return response.status, dict(response.headers.items()), answer
-            finally:
-                connection.close()
+            return within(timeout, lambda: sent(method, path, headers, body))
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise TrustError(
                 f"the broker at {url} cannot be reached ({said_by(error)}); check that it runs there"

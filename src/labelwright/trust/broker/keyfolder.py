@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from labelwright.errors import RefusedError, SealError, SettingsError
 from labelwright.trust.broker.versions import Version
+from labelwright.trust.files import SMALL, read_bytes
 from labelwright.trust.seal.signing import Jwk, jwk_of, new_key
 
 PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -171,7 +172,7 @@ class KeyFolder:
     def read(self, name: str) -> bytes | None:
         """What :meth:`write` wrote. Raises SealError when the file was altered or is another's."""
         try:
-            sealed = self._file(name).read_bytes()
+            sealed = read_bytes(self._file(name))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -198,7 +199,7 @@ class KeyFolder:
                 check = AESGCM(key).encrypt(bytes(12), b"", b"labelwright keys 1")
                 write_private(file, json.dumps({**SCRYPT, "salt": salt.hex(), "check": check.hex()}).encode())
         try:
-            told = json.loads(file.read_bytes())
+            told = json.loads(read_bytes(file, SMALL))
             key = _scrypt(raw, told)
             AESGCM(key).decrypt(bytes(12), bytes.fromhex(told["check"]), b"labelwright keys 1")
         except InvalidTag:
@@ -298,7 +299,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 def _scrypt(passphrase: bytes, told: dict[str, Any]) -> bytes:
     n, r, p = int(told["n"]), int(told["r"]), int(told["p"])
-    if not (2 <= n <= 1 << 20 and 1 <= r <= 32 and 1 <= p <= 16):
+    if not (2 <= n <= 1 << 20 and 1 <= r <= 32 and 1 <= p <= 16 and n * r * p <= 1 << 20):  # well below a second
         raise ValueError("scrypt")
     return hashlib.scrypt(
         passphrase, salt=bytes.fromhex(told["salt"]), n=n, r=r, p=p, maxmem=256 * n * r + (1 << 20), dklen=32

@@ -149,7 +149,10 @@ def about(manifest: Manifest, key: bytes) -> dict[str, Any]:
         plain = cipher.decrypt(bytes(12), manifest.about, bound(manifest.id, manifest.version, 0, 0) + _ABOUT)
     except (InvalidTag, ValueError):
         raise SealError(f"the description of {_name(manifest)} does not open; the key is another") from None
-    return dict(json.loads(plain))
+    try:
+        return dict(json.loads(plain))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SealError(f"the description of {_name(manifest)} is none; it was sealed by other code") from error
 
 
 def seal_bytes(

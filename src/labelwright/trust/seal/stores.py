@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any, Protocol
 
 from labelwright.errors import SettingsError, SourceError
+from labelwright.trust.files import read_bytes
 
 
 class Store(Protocol):
@@ -47,18 +47,13 @@ class Folder:
     def read(self, name: str) -> bytes | None:
         path = self.path / name
         try:
-            handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would keep its reader waiting
-            try:
-                if not S_ISREG(os.fstat(handle).st_mode):
-                    raise SourceError(f"{path} is no regular file; have the store hold what was sealed")
-                with open(handle, "rb", closefd=False) as file:
-                    return file.read()
-            finally:
-                os.close(handle)
+            return read_bytes(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise SourceError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+            raise SourceError(
+                f"{path} cannot be read ({error.strerror}); have the store hold what was sealed"
+            ) from error
 
     def write(self, name: str, content: bytes | memoryview) -> None:
         other = self.path / f".{name}.{os.getpid()}"

@@ -102,7 +102,14 @@ def tables_of(manifest: Manifest, key: bytes, store: Store) -> Iterator[pa.Table
         )
     said = about(manifest, key)
     for index in range(manifest.count):
-        yield _table(open_chunk(manifest, key, index, store.read(manifest.chunk(index))), said)
+        arrays = open_chunk(manifest, key, index, store.read(manifest.chunk(index)))
+        try:
+            table = _table(arrays, said)
+        except (ValueError, LookupError, TypeError) as error:  # whoever attests seals what he likes
+            raise SealError(
+                f"chunk {index} of {manifest.id!r} holds no rows of a table; it was sealed by other code"
+            ) from error
+        yield table
 
 
 def _table(arrays: Mapping[str, Array], said: Mapping[str, Any]) -> pa.Table:
