@@ -55,8 +55,8 @@ class SecondLook:
         of each rare class, which would else be judged by none of its kind.
         given: (n,) labels.
 
-        In float64 while rows times landmarks are few: the kernel bends most at distance 0, where squared distances of float32
-        are off by as much as the square root shows. Among many rows it averages out, and would cost time and memory.
+        Distances are of float64 while rows times landmarks are few: the kernel bends most at distance 0, where squared distances
+        of float32 are off by as much as the square root shows. Among many rows it averages out, and would cost time and memory.
         """
         n, k = proba.shape
         where = place(proba)
@@ -67,12 +67,14 @@ class SecondLook:
         width = _WIDTH * max(float(np.median(apart)), 1e-3)
         whole = _kernel(between, width)
         root = np.linalg.cholesky(whole + _JITTER * len(whole) * np.eye(len(whole))).T
-        shape = solve_triangular(root, np.eye(len(root)), check_finite=False).astype(kind)
-        phi = _kernel(_squares(where.astype(kind, copy=False), landmarks.astype(kind, copy=False)), width) @ shape
-        power, basis = eigh((phi.T @ phi).astype(float), check_finite=False, overwrite_a=True)
-        spread = phi @ basis.astype(kind, copy=False)
+        shape = solve_triangular(root, np.eye(len(root)), check_finite=False).astype(np.float32)
+        squares = _squares(where.astype(kind, copy=False), landmarks.astype(kind, copy=False))
+        phi = _kernel(squares, width).astype(np.float32, copy=False) @ shape
+        del squares
+        power, basis = eigh((phi.T @ phi).astype(float), check_finite=False, overwrite_a=True, driver="evd")
+        spread = phi @ basis.astype(np.float32)
         base = np.bincount(given, minlength=k) / n
-        target = -np.broadcast_to(base.astype(kind), (n, k)).copy()
+        target = -np.broadcast_to(base.astype(np.float32), (n, k)).copy()
         target[np.arange(n), given] += 1.0
         inner = spread.T @ target
         squared = spread * spread
