@@ -12,8 +12,9 @@ import pytest
 from helpers import write_reviews
 
 from labelwright.exports import export_parts
+from labelwright.judging import judge_of, predictions
 from labelwright.ledger import verify
-from labelwright.runner import StateFolder, predictions, reopened
+from labelwright.runner import StateFolder, reopened
 from labelwright.tables import open_source
 
 CHILD = Path(__file__).parent / "crash_child.py"
@@ -28,7 +29,7 @@ def outcome(state: Path, csv: Path) -> tuple[list[dict[str, object]], list[list[
     """The export less its timestamps, and the classifier's probabilities."""
     table = pa.concat_tables(list(export_parts(StateFolder(state).history(), everything=True)))
     job = reopened(StateFolder(state))
-    part = next(predictions(job, open_source(csv)))
+    part = next(predictions(judge_of(job), open_source(csv)))
     names = [name for name in part.column_names if name.startswith("proba_")]
     return table.drop_columns(["decided_at"]).to_pylist(), [part.column(name).to_pylist() for name in names]
 

@@ -16,9 +16,10 @@ from helpers import call_cli, write_reviews
 
 from labelwright.errors import DataError
 from labelwright.exports import explain, export_parts, open_questions, write_questions
+from labelwright.judging import judge_of, predictions
 from labelwright.ledger import SqlLedger, erase_rows, revert, verify
 from labelwright.ledger.schema import metadata, open_engine
-from labelwright.runner import Run, Settings, StateFolder, predictions, reopened
+from labelwright.runner import Run, Settings, StateFolder, reopened
 from labelwright.streams import Columns
 from labelwright.tables import open_source
 
@@ -214,7 +215,10 @@ def test_erased_content_leaves_no_byte_behind(written: Path, tmp_path: Path) -> 
     assert again.repeated == 200 and SECRET.encode() not in (tmp_path / "s" / "ledger.db").read_bytes()
     write_reviews(tmp_path / "more.csv", 100, start=300)
     run = go(tmp_path / "more.csv", tmp_path / "s")
-    assert next(predictions(reopened(StateFolder(tmp_path / "s")), open_source(tmp_path / "more.csv"))).num_rows == 100
+    assert (
+        next(predictions(judge_of(reopened(StateFolder(tmp_path / "s"))), open_source(tmp_path / "more.csv"))).num_rows
+        == 100
+    )
     assert verify(run.ledger.engine)[2] == []
     with pytest.raises(DataError, match="none of the rows"):
         erase_rows(run.ledger, ["nobody"])
