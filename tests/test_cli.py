@@ -175,3 +175,8 @@ def test_a_closed_pipe_is_no_error(folder: Path) -> None:
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=100)
     os.close(writing)
     assert done.stderr == "" and done.returncode != 0
+
+
+def test_a_long_value_in_an_error_is_cut(tmp_path: Path) -> None:
+    done = call_cli("status", "--state", tmp_path / ("x" * 200) / ("y" * 200) / ("z" * 4000))
+    assert done.returncode == 2 and 900 < len(done.stderr) < 1100 and " … " in done.stderr

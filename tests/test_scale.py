@@ -402,3 +402,14 @@ def test_a_run_that_keeps_every_label_has_no_judge(tmp_path: Path) -> None:
         pass
     with pytest.raises(LabelwrightError, match="keeps every label"):
         judge_of(reopened(state), labels=True)
+
+
+def test_a_process_that_may_not_look_at_its_libraries_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the confined learner, where /proc/self/maps is closed."""
+    import threadpoolctl
+
+    def refused(limit: int) -> None:
+        raise PermissionError(13, "Permission denied", "/proc/self/maps")
+
+    monkeypatch.setattr(threadpoolctl, "threadpool_limits", refused)
+    assert list(InProcess().map(pow, [1, 2, 3], shared=2)) == [2, 4, 8]

@@ -117,6 +117,9 @@ def main() -> None:
         sys.exit(2)
 
 
+LONGEST = 1000
+
+
 def _no_interrupt(record: logging.LogRecord) -> bool:
     """Ctrl-C while a connection goes back to its pool is logged there with a traceback, and raised again: once is enough."""
     return not (record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt))
@@ -129,6 +132,8 @@ def _stopped() -> NoReturn:
 
 def _fail(sentence: str) -> None:
     sentence = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence)  # of any hand
+    if len(sentence) > LONGEST:  # a name or a value of somebody's, in the main
+        sentence = f"{sentence[: LONGEST // 2]} … {sentence[-LONGEST // 2 :]}"
     log.info("ended: %s", sentence)
     if "--json" in sys.argv:
         print(json.dumps({"error": sentence}))

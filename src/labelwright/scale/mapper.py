@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, Self, TypeVar
 
 from labelwright.errors import LabelwrightError, ScaleError
@@ -153,17 +153,25 @@ def result_of(outcome: Outcome, name: str) -> Any:
     raise type(value)(f"{name}: {value}") from value
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Linear algebra and networks on one thread: the number of threads shows in the last digits."""
+def _limited() -> AbstractContextManager[Any]:
     from threadpoolctl import threadpool_limits
 
+    try:
+        return threadpool_limits(1)
+    except PermissionError:
+        return nullcontext()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Linear algebra and networks on one thread: the number of threads shows in the last digits. A process that may not read
+    which libraries it has (a confined learner) is left as it was started."""
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch is not None else 0
     if torch is not None:
         torch.set_num_threads(1)
     try:
-        with threadpool_limits(1):
+        with _limited():
             yield
     finally:
         if torch is not None:
