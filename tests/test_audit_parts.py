@@ -25,7 +25,7 @@ from labelwright.auditing.judge import (
     _whole_ties,
     rare_lift,
 )
-from labelwright.auditing.second_look import SecondLook, place
+from labelwright.auditing.second_look import SecondLook, place, resolution
 from labelwright.auditing.transition import Pairs, Transition
 from labelwright.errors import BudgetError, SettingsError
 from labelwright.posterior import wilson
@@ -154,7 +154,7 @@ def test_left_out_predictions_are_those_of_a_ridge_without_the_row(k: int) -> No
     """Each row is left out in turn and the ridge solved again: same landmarks, width, penalty and base rates."""
     data = made(80, k, 0.2, 1, sharp=0.5)
     look, left_out = SecondLook.fitted(data.proba, data.given)
-    where = place(data.proba)
+    where = place(data.proba, look.floor)
     between = kernel(look.landmarks, look.landmarks, look.width)
     between += 1e-5 * len(between) * np.eye(len(between))  # the jitter
     phi = kernel(where, look.landmarks, look.width)
@@ -186,11 +186,28 @@ def test_second_look_learns_what_a_model_gets_wrong() -> None:
     assert look(np.array([[0.05, 0.35, 0.6]], np.float32))[0, 1] > 0.95
 
 
+def test_floor_of_the_second_look_follows_the_resolution_of_the_model() -> None:
+    rng = np.random.default_rng(0)
+    votes = rng.multinomial(100, [0.8, 0.15, 0.04, 0.01], size=500) / np.float32(100)
+    assert (votes == 0).any() and resolution(votes) == 1e-4
+    sure = np.exp(rng.normal(0, 6, (500, 4))).astype(np.float32)
+    sure /= sure.sum(axis=1, keepdims=True)
+    assert resolution(sure) == 1e-5
+    assert resolution(sure) == resolution(sure[:, ::-1])
+    assert resolution(np.zeros((0, 3), np.float32)) == 1e-4
+    low = np.array([[1 - 2e-5, 2e-5], [1 - 4e-5, 4e-5]], np.float32)
+    assert np.ptp(place(low, 1e-4)[:, 1]) < 1e-4 and np.ptp(place(low, 1e-5)[:, 1]) > 0.3
+    data = made(200, 3, 0.2, 0)
+    look, _ = SecondLook.fitted(data.proba, data.given)
+    old = {name: value for name, value in look.state().items() if name != "floor"}  # as written before there was one
+    assert SecondLook.restored(look.state()).floor == look.floor and SecondLook.restored(old).floor == 1e-4
+
+
 def test_equal_rows_are_levelled() -> None:
     proba = np.array([[0.5, 0.5], [0.5, 0.5], [0.9, 0.1], [0.5, 0.5]], np.float32)
     second = np.array([[0.2, 0.8], [0.5, 0.5], [0.7, 0.3], [0.4, 0.6]], np.float32)
     seen = wide(proba, np.array([0, 1, 0, 0]), np.zeros(2, np.float32), second)
-    level = seen.levelled().second
+    level = seen.levelled(1e-4).second
     assert level is not None
     np.testing.assert_allclose(level[[0, 1, 3]], np.tile(np.log(second[[0, 1, 3]]).mean(axis=0), (3, 1)), rtol=1e-6)
     np.testing.assert_allclose(level[2], np.log([0.7, 0.3]), rtol=1e-6)

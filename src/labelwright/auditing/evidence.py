@@ -7,6 +7,8 @@ is read once and nothing grows with K but the reading.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,6 @@ from labelwright.types import NO_LABEL, Floats, Ints
 DENSE = 256
 _FLOOR = 1e-6
 _SECOND_FLOOR = 0.01
-_PLACE_FLOOR = 1e-4
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,15 @@ class Evidence:
         apart[np.arange(len(self)), self.own] = 0.0
         return apart @ np.ones(apart.shape[1], np.float32)
 
+    @cached_property
+    def labels(self) -> Any:
+        """(C, n) sparse float32: 1 where a row is given the class of the column. Kept, since every turn of
+        expectation-maximisation asks for it."""
+        from scipy.sparse import csr_matrix
+
+        n = len(self)
+        return csr_matrix((np.ones(n, np.float32), self.own, np.arange(n + 1)), shape=(n, self.first.shape[1])).T
+
     def class_of(self, column: Ints) -> Ints:
         """(n,) classes of these columns."""
         return column if self.classes is None else self.classes[np.arange(len(self)), column]
@@ -67,15 +77,16 @@ class Evidence:
             self.rest[index],
         )
 
-    def levelled(self) -> Evidence:
-        """The same, with the second look averaged over rows of equal probabilities (a tree's leaves, few neighbours' votes).
+    def levelled(self, floor: float) -> Evidence:
+        """The same, with the second look averaged over rows whose probabilities are equal above ``floor`` (a tree's leaves, few
+        neighbours' votes).
 
         The second look at a row leaves its own label out. So of equal rows those given k look least like k, and an order
         among them would tell the label, not the row.
         """
         if self.second is None:
             return self
-        _, group, size = np.unique(_row_codes(self.first), return_inverse=True, return_counts=True)
+        _, group, size = np.unique(_row_codes(self.first, floor), return_inverse=True, return_counts=True)
         if len(size) == len(self):
             return self
         from scipy.sparse import csr_matrix
@@ -218,9 +229,9 @@ def content_order(content: np.ndarray, exact: np.ndarray, seed: int) -> Ints:
     return order[np.argsort(again, kind="stable")]
 
 
-def _row_codes(logs: Floats) -> np.ndarray:
-    """(n,) uint64, equal for rows whose log-probabilities (n, C) float32 are equal, as far as the second look sees."""
-    seen = np.maximum(logs, np.float32(np.log(_PLACE_FLOOR)))
+def _row_codes(logs: Floats, floor: float) -> np.ndarray:
+    """(n,) uint64, equal for rows whose log-probabilities (n, C) float32 are equal above that of ``floor``."""
+    seen = np.maximum(logs, np.float32(np.log(floor)))
     with np.errstate(over="ignore"):
         return _bits(seen) @ _scramble(logs.shape[1])
 

@@ -80,15 +80,15 @@ def likelihood(transition: Transition, seen: Evidence) -> Floats:
     return out
 
 
-def hard_rows(seen: Evidence, known: Ints, classes: int) -> Hypothesis:
+def hard_rows(seen: Evidence, known: Ints, classes: int, floor: float = 0.0) -> Hypothesis:
     """Doubt is the rows': wrong labels are counted where the model has no doubt, and its probabilities fitted to them.
 
     For each pair (j, k) the rows that look like j and least like k (the lowest quarter) tell how often j is labelled k
     by mistake. Then the exponents maximise the likelihood of the given labels.
-    known: (n,) settled class or NO_LABEL; such pairs are added to the counts.
+    known: (n,) settled class or NO_LABEL; such pairs are added to the counts. floor: of the second look.
     """
     start = _FIRST_SHARPNESS if seen.second is not None else (1.0, 0.0)
-    scaled = seen.levelled().weighed(start)
+    scaled = seen.levelled(floor).weighed(start)
     settled = known != NO_LABEL
     if seen.classes is None:
         counted = Pairs.from_dense(_where_sure(scaled, seen.given))
@@ -149,11 +149,7 @@ def settle(share: Floats, seen: Evidence, known: Ints) -> Floats:
 def expected_pairs(share: Floats, seen: Evidence, classes: int) -> Pairs:
     """Expected (true, given) pairs of rows whose true class is believed to be distributed as ``share`` (n, C)."""
     if seen.classes is None:
-        from scipy.sparse import csr_matrix
-
-        n = len(seen)
-        label = csr_matrix((np.ones(n, np.float32), seen.given, np.arange(n + 1)), shape=(n, classes))
-        return Pairs.from_dense(np.asarray(label.T @ share, float).T)
+        return Pairs.from_dense(np.asarray(seen.labels @ share, float).T)
     rival = seen.classes[:, 1]
     named = np.flatnonzero((rival != NO_LABEL) & (share[:, 1] > 1e-6))
     apart = Pairs.of(rival[named], seen.given[named], classes, share[named, 1].astype(float))

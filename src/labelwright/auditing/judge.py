@@ -140,7 +140,8 @@ class Judge:
 
     @staticmethod
     def _from(seen: Evidence, known: Ints, offset: Floats, second: SecondLook | None) -> Judge:
-        readings = (hard_rows(seen, known, len(offset)), hard_labels(seen, known, len(offset)))
+        floor = second.floor if second is not None else 0.0
+        readings = (hard_rows(seen, known, len(offset), floor), hard_labels(seen, known, len(offset)))
         weight = _weight(seen, readings, known)
         flat = Judge(second, readings, weight, 0.0, Line(0.0, 1.0, np.eye(2)), offset, len(seen))
         return flat._with_line(seen, known)

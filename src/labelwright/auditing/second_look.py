@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import eigh, solve_triangular
+from scipy.linalg import eigh
+from scipy.linalg.lapack import dtrtri
 
 from labelwright.types import Floats, Ints
 
@@ -24,14 +25,31 @@ _ROWS_PER_LANDMARK = 10
 _RARE_ROWS, _RARE_LANDMARKS = 30, 3
 _WIDTH = 0.3
 _PENALTIES = (1e-5, 1e-4, 1e-3)
-_FLOOR = 1e-4
+_FLOORS = (1e-5, 1e-4)
+_LOW_SHARE = 0.01
+_RESOLUTION_ROWS = 2048
 _JITTER = 1e-5
 _FINE_CELLS = 2_000_000
+_BLOCK = 256
 
 
-def place(proba: Floats) -> Floats:
-    """(n, K) float32: where rows stand, centred log-probabilities (clipped at 1e-4)."""
-    logs = np.log(np.maximum(proba, np.float32(_FLOOR)))
+def resolution(proba: Floats) -> float:
+    """The floor that suits ``proba`` (n, K): below it probabilities do not differ, the second look holds them for equal.
+
+    Where nearly all positive ones are above 1e-4 (votes, leaves), zeros mean "none of a few" and the floor is 1e-4; a model that
+    goes lower tells apart what lies lower, down to 1e-5. Read off the first 2,048 rows.
+    """
+    seen = proba[:_RESOLUTION_ROWS]
+    seen = seen[seen > 0]
+    if not len(seen):
+        return _FLOORS[1]
+    low = int(len(seen) * _LOW_SHARE)
+    return min(max(float(np.partition(seen, low)[low]), _FLOORS[0]), _FLOORS[1])
+
+
+def place(proba: Floats, floor: float = _FLOORS[1]) -> Floats:
+    """(n, K) float32: where rows stand, centred log-probabilities (clipped at ``floor``)."""
+    logs = np.log(np.maximum(proba, np.float32(floor)))
     logs -= logs.mean(axis=1, keepdims=True)
     return logs.astype(np.float32, copy=False)
 
@@ -39,13 +57,14 @@ def place(proba: Floats) -> Floats:
 @dataclass(frozen=True)
 class SecondLook:
     """A fitted correction. landmarks: (m, K) float32 places. weights: (m, K). base: (K,) shares of the given labels.
-    width: scale of the kernel ``exp(-sqrt(d² / width))``.
+    width: scale of the kernel ``exp(-sqrt(d² / width))``. floor: least probability of a place.
     """
 
     landmarks: Floats
     weights: Floats
     base: Floats
     width: float
+    floor: float = _FLOORS[1]
 
     @staticmethod
     def fitted(proba: Floats, given: Ints) -> tuple[SecondLook, Floats]:
@@ -59,20 +78,19 @@ class SecondLook:
         of float32 are off by as much as the square root shows. Among many rows it averages out, and would cost time and memory.
         """
         n, k = proba.shape
-        where = place(proba)
+        floor = resolution(proba)
+        where = place(proba, floor)
         landmarks = where[_landmarks(given, np.bincount(given, minlength=k))]
-        kind = np.float64 if n * len(landmarks) <= _FINE_CELLS else np.float32
         between = _squares(landmarks.astype(float), landmarks.astype(float))
-        apart = between[np.triu_indices(len(landmarks), 1)]
+        apart = between[np.tri(len(landmarks), k=-1, dtype=bool)]
         width = _WIDTH * max(float(np.median(apart)), 1e-3)
         whole = _kernel(between, width)
-        root = np.linalg.cholesky(whole + _JITTER * len(whole) * np.eye(len(whole))).T
-        shape = solve_triangular(root, np.eye(len(root)), check_finite=False).astype(np.float32)
-        squares = _squares(where.astype(kind, copy=False), landmarks.astype(kind, copy=False))
-        phi = _kernel(squares, width).astype(np.float32, copy=False) @ shape
-        del squares
-        power, basis = eigh((phi.T @ phi).astype(float), check_finite=False, overwrite_a=True, driver="evd")
-        spread = phi @ basis.astype(np.float32)
+        whole.flat[:: len(whole) + 1] += _JITTER * len(whole)
+        shape = dtrtri(np.linalg.cholesky(whole).T)[0].astype(np.float32)
+        kind = np.float64 if n * len(landmarks) <= _FINE_CELLS else np.float32
+        phi = _shaped(where, landmarks.astype(kind, copy=False), width, shape)
+        power, basis = eigh(phi.T @ phi, check_finite=False, overwrite_a=True, driver="evd")
+        spread = phi @ basis
         base = np.bincount(given, minlength=k) / n
         target = -np.broadcast_to(base.astype(np.float32), (n, k)).copy()
         target[np.arange(n), given] += 1.0
@@ -82,12 +100,12 @@ class SecondLook:
         best = int(np.argmin([error for error, _, _ in found]))
         _, left_out, coefficients = found[best]
         weights = (shape @ (basis @ coefficients)).astype(np.float32)
-        look = SecondLook(landmarks, weights, base.astype(np.float32), width)
+        look = SecondLook(landmarks, weights, base.astype(np.float32), width, floor)
         return look, look._with_unseen((left_out + base).astype(np.float32), proba)
 
     def __call__(self, proba: Floats) -> Floats:
         """(n, K) float32 estimates of P(given label | row); they may leave [0, 1] a little."""
-        found = _kernel(_squares(place(proba), self.landmarks), self.width) @ self.weights + self.base
+        found = _kernel(_squares(place(proba, self.floor), self.landmarks), self.width) @ self.weights + self.base
         return self._with_unseen(found, proba)
 
     def _with_unseen(self, found: Floats, proba: Floats) -> Floats:
@@ -100,13 +118,17 @@ class SecondLook:
     def state(self) -> dict[str, Any]:
         """JSON values that :meth:`restored` needs."""
         arrays = {"landmarks": self.landmarks, "weights": self.weights, "base": self.base}
-        return {**{name: array.astype(float).tolist() for name, array in arrays.items()}, "width": self.width}
+        return {
+            **{name: array.astype(float).tolist() for name, array in arrays.items()},
+            "width": self.width,
+            "floor": self.floor,
+        }
 
     @staticmethod
     def restored(state: Mapping[str, Any]) -> SecondLook:
         """As it was when :meth:`state` was called."""
         landmarks, weights, base = (np.array(state[name], np.float32) for name in ("landmarks", "weights", "base"))
-        return SecondLook(landmarks, weights, base, float(state["width"]))
+        return SecondLook(landmarks, weights, base, float(state["width"]), float(state.get("floor", _FLOORS[1])))
 
 
 def _landmarks(given: Ints, rows: Ints) -> Ints:
@@ -134,6 +156,17 @@ def _kernel(squares: Floats, width: float) -> Floats:
     np.sqrt(squares, out=squares)
     np.negative(squares, out=squares)
     return np.exp(squares, out=squares)
+
+
+def _shaped(where: Floats, landmarks: Floats, width: float, shape: Floats) -> Floats:
+    """(n, m) float32 kernel of rows and landmarks, times ``shape`` (m, m); distances are of the landmarks' type. A few rows at a time:
+    a whole table of distances would be written to memory and read back at every step."""
+    out = np.empty((len(where), len(shape)), np.float32)
+    for start in range(0, len(where), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        near = _kernel(_squares(where[part].astype(landmarks.dtype, copy=False), landmarks), width)
+        np.matmul(near.astype(np.float32, copy=False), shape, out=out[part])
+    return out
 
 
 def _left_out(
