@@ -14,6 +14,7 @@ from test_torch_classifier import bars
 torch = pytest.importorskip("torch")
 
 from labelwright.bench import deep, framework, profiles, qactor, table2  # noqa: E402
+from labelwright.bench.pieces import How  # noqa: E402
 from labelwright.bench.profiles import Profile, Way, find_profile  # noqa: E402
 from labelwright.errors import DataError, SettingsError  # noqa: E402
 from labelwright.imitation import SoftImitator  # noqa: E402
@@ -222,7 +223,7 @@ def test_a_drawn_split_takes_every_class_in_turn(monkeypatch):
 
 
 def test_table2_runs_every_method_and_reads_finished_pieces_back(tiny, tmp_path, monkeypatch):
-    result = table2.run_table2("bars", output=tmp_path, ablations=True)
+    result = table2.run_table2("bars", How(output=tmp_path), ablations=True)
     assert set(result["methods"]) == {
         *(f"paper/{m}" for m in table2.METHODS["paper"]),
         *(f"improved/{m}" for m in (*table2.METHODS["improved"], *table2.ABLATIONS)),
@@ -235,7 +236,7 @@ def test_table2_runs_every_method_and_reads_finished_pieces_back(tiny, tmp_path,
     assert (tmp_path / "table2-bars-compact.png").stat().st_size > 10_000
     assert len(nothing["epochs"]) == 3 * 2 and len(nothing["curve"]) == 3
     monkeypatch.setattr(table2, "run_stream", lambda *a, **k: pytest.fail("a finished piece ran again"))
-    again = table2.run_table2("bars", output=tmp_path, ablations=True)
+    again = table2.run_table2("bars", How(output=tmp_path), ablations=True)
     assert again["methods"] == result["methods"]
     head, *rows = table2.table(result)
     assert all(len(row) == len(head) for row in rows)
@@ -249,14 +250,15 @@ torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 import test_deep
 from labelwright.bench import deep, profiles, table2
+from labelwright.bench.pieces import How
 deep.pictures = test_deep.made_pictures
 profiles.PROFILES = {{("bars", "compact"): test_deep.TINY}}
-table2.run_table2("bars", output=Path(sys.argv[1]), recipes=("improved",))
+table2.run_table2("bars", How(output=Path(sys.argv[1])), recipes=("improved",))
 """
 
 
 def test_killed_anywhere_and_started_again_an_experiment_ends_with_the_same_numbers(tiny, tmp_path):
-    whole = table2.run_table2("bars", output=tmp_path / "whole", recipes=("improved",))
+    whole = table2.run_table2("bars", How(output=tmp_path / "whole"), recipes=("improved",))
     run_through_kills(CHILD.format(tests=str(Path(__file__).parent)), tmp_path / "cut", kills=2)
     found = json.loads((tmp_path / "cut" / "table2-bars-compact.json").read_text())
     for name, row in whole["methods"].items():
@@ -267,14 +269,14 @@ def test_killed_anywhere_and_started_again_an_experiment_ends_with_the_same_numb
 LATER = CHILD.replace("table2.run_table2", "framework.run_framework").replace("table2\n", "framework, qactor\n", 1)
 LATER = (
     LATER.replace('recipes=("improved",)', 'noises=("bursty",)')
-    + 'qactor.run_qactor("bars", output=Path(sys.argv[1]))\n'
+    + 'qactor.run_qactor("bars", How(output=Path(sys.argv[1])))\n'
 )
 
 
 def test_killed_anywhere_the_framework_and_qactor_end_with_the_same_numbers(tiny, tmp_path):
     whole = {
-        "framework": framework.run_framework("bars", output=tmp_path / "whole", noises=("bursty",)),
-        "qactor": qactor.run_qactor("bars", output=tmp_path / "whole"),
+        "framework": framework.run_framework("bars", How(output=tmp_path / "whole"), noises=("bursty",)),
+        "qactor": qactor.run_qactor("bars", How(output=tmp_path / "whole")),
     }
     run_through_kills(LATER.format(tests=str(Path(__file__).parent)), tmp_path / "cut", kills=3)
     for experiment, result in whole.items():
@@ -286,7 +288,7 @@ def test_killed_anywhere_the_framework_and_qactor_end_with_the_same_numbers(tiny
 
 
 def test_the_framework_counts_answers_and_gains(tiny, tmp_path):
-    result = framework.run_framework("bars", output=tmp_path, noises=("changing",), seeds=1)
+    result = framework.run_framework("bars", How(output=tmp_path, seeds=1), noises=("changing",))
     found = result["noise"]["changing"]
     assert list(found) == list(framework.STRATEGIES)
     assert found["no-sel"]["asked"] == found["filter"]["asked"] == 0
@@ -356,7 +358,7 @@ def test_an_experiment_of_system_parts_needs_learners_that_are_watched(tiny, tmp
 def test_qactor_asks_within_its_budget(tiny, tmp_path):
     from labelwright.bench import qactor
 
-    result = qactor.run_qactor("bars", output=tmp_path, seeds=1)
+    result = qactor.run_qactor("bars", How(output=tmp_path, seeds=1))
     for found in result["noise"].values():
         total = result["questions_a_batch"] * 3
         assert found["fixed margin"]["asked"] == total and found["dynamic cent"]["asked"] <= total
@@ -419,11 +421,11 @@ def test_the_noise_matrix_is_compared_with_that_of_the_whole_stream():
 
 
 def test_pieces_of_other_settings_are_not_mixed_in(tiny, tmp_path, monkeypatch):
-    table2.run_table2("bars", output=tmp_path, recipes=("paper",))
+    table2.run_table2("bars", How(output=tmp_path), recipes=("paper",))
     other = Profile(**{**vars(TINY), "noise": 0.5})
     monkeypatch.setattr(profiles, "PROFILES", {("bars", "compact"): other})
     with pytest.raises(SettingsError, match="were made by other settings"):
-        table2.run_table2("bars", output=tmp_path, recipes=("paper",))
+        table2.run_table2("bars", How(output=tmp_path), recipes=("paper",))
 
 
 @pytest.mark.parametrize(("before", "after"), [(False, True), (True, False)])

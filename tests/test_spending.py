@@ -7,6 +7,7 @@ import pytest
 
 from labelwright.bench.live import Person
 from labelwright.bench.money import run_money, simulated, sources
+from labelwright.bench.pieces import How
 from labelwright.errors import SettingsError
 from labelwright.spending import Source, spend
 
@@ -102,7 +103,7 @@ def test_the_experiment_runs_and_the_split_is_no_worse_than_its_parts(tmp_path, 
     from labelwright.bench import money
 
     monkeypatch.setattr(money, "ROWS", 500)
-    result = run_money("digits", seeds=1, output=tmp_path)
+    result = run_money("digits", How(seeds=1, output=tmp_path))
     assert (tmp_path / "money-digits-compact.json").exists() and (tmp_path / "money-digits-compact.png").exists()
     for found in result["cells"].values():
         wrong = {name: cell["wrong"]["mean"] for name, cell in found.items()}

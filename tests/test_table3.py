@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 from labelwright.bench import deep, imitation, table3, transfer  # noqa: E402
 from labelwright.bench.imitation import Setting, balanced_half, draw, steady  # noqa: E402
+from labelwright.bench.pieces import How  # noqa: E402
 from labelwright.errors import DataError, SettingsError  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,7 +58,9 @@ def test_steady_is_when_it_stays_near_its_end():
 
 def test_table3_runs_every_method_and_reads_finished_pieces_back(tiny, tmp_path, monkeypatch):
     seen = []
-    result = table3.run_table3("bars", output=tmp_path, progress=lambda what, done, total: seen.append((done, total)))
+    result = table3.run_table3(
+        "bars", How(output=tmp_path, progress=lambda what, done, total: seen.append((done, total)))
+    )
     assert set(result["methods"]) == set(table3.METHODS) and seen[-1][0] == seen[-1][1]
     for name, row in result["methods"].items():
         assert ("half" in row) == (name not in table3.WHOLE_ONLY)
@@ -76,16 +79,16 @@ def test_table3_runs_every_method_and_reads_finished_pieces_back(tiny, tmp_path,
         raise AssertionError("a finished piece was run again")
 
     monkeypatch.setattr(table3, "run_piece", fail)
-    again = table3.run_table3("bars", output=tmp_path)
+    again = table3.run_table3("bars", How(output=tmp_path))
     assert again["methods"] == result["methods"]
 
 
 def test_a_piece_run_again_gives_the_same_numbers(tiny, tmp_path):
     names = ("plain", "copynet-fusing", "co-teaching")
-    first = table3.run_table3("bars", output=tmp_path / "a", methods=names)
-    part = table3.run_table3("bars", output=tmp_path / "b", methods=names[:2])
+    first = table3.run_table3("bars", How(output=tmp_path / "a"), methods=names)
+    part = table3.run_table3("bars", How(output=tmp_path / "b"), methods=names[:2])
     assert set(part["methods"]) == set(names[:2])
-    second = table3.run_table3("bars", output=tmp_path / "b", methods=names)
+    second = table3.run_table3("bars", How(output=tmp_path / "b"), methods=names)
     for name in names:
         for share in ("all", "half"):
             one, other = first["methods"][name][share], second["methods"][name][share]
@@ -100,18 +103,19 @@ torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 import test_table3
 from labelwright.bench import deep, imitation, table3, transfer
+from labelwright.bench.pieces import How
 deep.pictures = imitation.pictures = test_table3.made_pictures
 imitation.SETTINGS = {{("bars", "compact"): test_table3.TINY}}
 transfer.STREAM = (3, 60)
-table3.run_table3("bars", output=Path(sys.argv[1]), methods=test_table3.SOME)
-transfer.run_transfer("bars", output=Path(sys.argv[1]))
+table3.run_table3("bars", How(output=Path(sys.argv[1])), methods=test_table3.SOME)
+transfer.run_transfer("bars", How(output=Path(sys.argv[1])))
 """
 SOME = ("plain", "copynet", "d2l", "co-teaching", "forward", "dividemix", "disc")
 
 
 def test_killed_anywhere_and_started_again_the_comparison_ends_with_the_same_numbers(tiny, tmp_path):
-    whole = table3.run_table3("bars", output=tmp_path / "whole", methods=SOME)
-    moved = transfer.run_transfer("bars", output=tmp_path / "whole")
+    whole = table3.run_table3("bars", How(output=tmp_path / "whole"), methods=SOME)
+    moved = transfer.run_transfer("bars", How(output=tmp_path / "whole"))
     run_through_kills(CHILD.format(tests=str(Path(__file__).parent)), tmp_path / "cut", kills=3)
     found = json.loads((tmp_path / "cut" / "table3-bars-compact.json").read_text())
     for name, parts in whole["methods"].items():
@@ -132,19 +136,19 @@ def test_full_clean_learns_the_truth_and_nobody_else_sees_it(tiny, tmp_path, mon
     monkeypatch.setattr(table3, "run_piece", watched)
     for name in ("plain", "full-clean", "glc 10 %"):
         with pytest.raises(DataError, match="seen enough"):
-            table3.run_table3("bars", output=tmp_path, methods=(name,))
+            table3.run_table3("bars", How(output=tmp_path), methods=(name,))
     assert told == {"30-all-plain": (72, 0.0), "30-all-full-clean": (0, 1.0), "30-all-glc-10-%": (72, 0.1)}
 
 
 def test_fig7_has_a_panel_for_each_rate(tiny, tmp_path):
-    result = table3.run_fig7("bars", output=tmp_path)
+    result = table3.run_fig7("bars", How(output=tmp_path))
     assert list(result["noise"]) == ["20", "30", "40"]
     assert set(result["noise"]["20"]) == {f"{m} {p}" for m in table3.FIG7_METHODS for p in ("all", "half")}
     assert (tmp_path / "fig7-bars-compact.png").exists() and len(table3.fig7_table(result)) == 19
 
 
 def test_transfer_retrains_the_expert_alone(tiny, tmp_path):
-    result = transfer.run_transfer("bars", output=tmp_path)
+    result = transfer.run_transfer("bars", How(output=tmp_path))
     assert list(result["patterns"]) == list(transfer.PATTERNS)
     names = set(result["patterns"]["pair"]["fusing"])
     assert {
@@ -158,7 +162,7 @@ def test_transfer_retrains_the_expert_alone(tiny, tmp_path):
     stream = result["stream"]["fusing"]
     assert {len(values) for values in stream.values()} == {3}
     assert (tmp_path / "transfer-bars-compact.png").exists()
-    again = transfer.run_transfer("bars", output=tmp_path)
+    again = transfer.run_transfer("bars", How(output=tmp_path))
     assert again["patterns"] == result["patterns"]
 
 
@@ -187,7 +191,7 @@ def test_what_cannot_run_is_one_sentence(tiny, monkeypatch):
     done = call_cli("bench", "table3", "--dataset", "bars", "--method", "magic")
     assert done.returncode == 2 and "'magic' is no row of the table" in done.stderr
     with pytest.raises(SettingsError, match="there is no setting"):
-        table3.run_table3("bars", profile="paper")
+        table3.run_table3("bars", How(profile="paper"))
     monkeypatch.setattr(imitation, "SETTINGS", {("bars", "compact"): Setting("bars", "compact", rows=390, held=60)})
     with pytest.raises(DataError, match="take fewer"):
         table3.run_table3("bars")

@@ -19,7 +19,18 @@ import numpy as np
 from labelwright import queries
 from labelwright.bench.deep import DeepStream, Record, WatchedLearners, control, draw, networks, run_stream, start_state
 from labelwright.bench.deep_figures import framework_figure
-from labelwright.bench.pieces import Job, Progress, Tick, averaged, cells, mean_and_interval, percent, run_all, written
+from labelwright.bench.pieces import (
+    USUAL,
+    How,
+    Job,
+    Tick,
+    averaged,
+    cells,
+    mean_and_interval,
+    percent,
+    run_all,
+    written,
+)
 from labelwright.bench.profiles import Profile, find_profile
 from labelwright.bench.provenance import provenance
 from labelwright.bench.table2 import SURE
@@ -87,48 +98,41 @@ def system(strategy: str, learners: Learners, stream: Any, *, batches: int, per_
 
 def run_framework(
     dataset: str,
+    how: How = USUAL,
     *,
-    profile: str = "compact",
-    seeds: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    data_dir: str | None = None,
-    output: Path = Path("experiments/results"),
     noises: Sequence[str] = NOISES,
-    workers: int = 1,
-    progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Every strategy under every kind of noise on the same streams; finished pieces are not run again.
 
     dataset: pendigits (support vector machines, methods section 3), or a set of pictures with a profile (networks).
     Writes ``framework-<dataset>-<profile>.json`` and ``.png`` into ``output``.
     """
-    setting = None if dataset == "pendigits" else find_profile(dataset, profile)
-    count = (setting.seeds if setting else 10) if seeds is None else seeds
-    jobs = [Job(s, noise, strategy) for s in range(seed, seed + count) for noise in noises for strategy in STRATEGIES]
-    starts = output / "pieces" / f"table2-{dataset}-{profile}"
-    piece = partial(_piece, setting=setting, starts=starts, device=device, data_dir=data_dir)
+    setting = None if dataset == "pendigits" else find_profile(dataset, how.profile)
+    seeds = how.range(setting.seeds if setting else 10)
+    jobs = [Job(s, noise, strategy) for s in seeds for noise in noises for strategy in STRATEGIES]
+    starts = how.pieces(f"table2-{dataset}")
+    piece = partial(_piece, setting=setting, starts=starts, device=how.device, data_dir=how.data_dir)
     found = run_all(
         jobs,
         piece,
-        folder=output / "pieces" / f"framework-{dataset}-{profile}",
+        folder=how.pieces(f"framework-{dataset}"),
         steps=setting.batches if setting else PENDIGITS[1],
         settings=f"{_questions(setting)} questions a batch, {setting.settings if setting else PENDIGITS}",
-        more=count if setting else 0,
-        workers=workers,
-        progress=progress,
+        more=len(seeds) if setting else 0,
+        workers=how.workers,
+        progress=how.progress,
     )
-    command = f"labelwright bench framework --dataset {dataset} --profile {profile} --seeds {count}"
+    command = f"labelwright bench framework --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}"
     result = {
         "experiment": "framework",
         "dataset": dataset,
-        "profile": profile,
-        "seeds": count,
+        "profile": how.profile,
+        "seeds": len(seeds),
         "questions_a_batch": _questions(setting),
         "noise": {noise: gains({m: runs for (g, m), runs in found.items() if g == noise}) for noise in noises},
-        "provenance": provenance(command, device if setting else None),
+        "provenance": provenance(command, how.device if setting else None),
     }
-    written(result, output / f"framework-{dataset}-{profile}.json", framework_figure)
+    written(result, how.file(f"framework-{dataset}"), framework_figure)
     return result
 
 

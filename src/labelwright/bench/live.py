@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from labelwright.bench.pieces import Job, Progress, Tick, cells, mean_and_interval, run_all, written
+from labelwright.bench.pieces import USUAL, How, Job, Tick, cells, mean_and_interval, run_all, written
 from labelwright.bench.provenance import provenance
 from labelwright.datasets import load
 from labelwright.errors import LabelwrightError, SettingsError
@@ -199,48 +199,37 @@ def curve(state: Path) -> dict[str, Any]:
     }
 
 
-def run_live(
-    dataset: str = "mnist",
-    *,
-    profile: str = "compact",
-    seeds: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    data_dir: str | None = None,
-    output: Path = Path("experiments/results"),
-    workers: int = 1,
-    progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
+def run_live(dataset: str = "mnist", how: How = USUAL) -> dict[str, Any]:
     """Every method on the same streams; finished pieces are not run again. device and workers are not
     used: the models are SVMs, one after the other.
 
     Writes ``live-<dataset>-<profile>.json`` and ``.png`` into ``output``, pieces into ``output/pieces``, and the report of the first
     seed's run with suggestions, compared with the others, as ``live-<dataset>-<profile>.html``.
     """
-    count = 3 if seeds is None else seeds
-    folder = output / "pieces" / f"live-{dataset}-{profile}"
-    jobs = [Job(s, "live", method) for s in range(seed, seed + count) for method in METHODS]
+    seeds = how.range(3)
+    folder = how.pieces(f"live-{dataset}")
+    jobs = [Job(s, "live", method) for s in seeds for method in METHODS]
 
     def piece(job: Job, path: Path, tick: Tick) -> dict[str, Any]:
-        record = live(job, path.with_suffix(""), dataset, data_dir)
+        record = live(job, path.with_suffix(""), dataset, how.data_dir)
         path.write_text(json.dumps(record))
         tick(job.method)
         return record
 
     settings = f"{FIRST} {BATCH} {BATCHES} {QUESTIONS} {RATE} {TEST} {ERRS} {SWAYED}"
-    found = run_all(jobs, piece, folder=folder, steps=1, settings=settings, progress=progress)
+    found = run_all(jobs, piece, folder=folder, steps=1, settings=settings, progress=how.progress)
     rows = {method: _row(found["live", method]) for method in METHODS}
     result: dict[str, Any] = {
         "experiment": "live",
         "dataset": dataset,
-        "profile": profile,
-        "seeds": count,
+        "profile": how.profile,
+        "seeds": len(seeds),
         "rows": rows,
-        **provenance(f"labelwright bench live --dataset {dataset} --seeds {count}"),
+        **provenance(f"labelwright bench live --dataset {dataset} --seeds {len(seeds)}"),
     }
-    name = output / f"live-{dataset}-{profile}.json"
+    name = how.file(f"live-{dataset}")
     written(result, name, figure)
-    _report(folder / f"seed-{seed}", found, name.with_suffix(".html"))
+    _report(folder / f"seed-{how.seed}", found, name.with_suffix(".html"))
     return result
 
 

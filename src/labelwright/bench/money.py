@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from labelwright.bench.pieces import Progress, mean_and_interval, written
+from labelwright.bench.pieces import USUAL, How, mean_and_interval, written
 from labelwright.bench.provenance import provenance
 from labelwright.bootstrap import cross_validated
 from labelwright.datasets import load
@@ -89,32 +89,21 @@ def _judged(dataset: str, seed: int, data_dir: str | None) -> tuple[Ints, Ints, 
     return y, given, NoiseModel.start(classes).updated(proba, given).posterior(proba, given)
 
 
-def run_money(
-    dataset: str = "pendigits",
-    *,
-    profile: str = "compact",
-    seeds: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    data_dir: str | None = None,
-    output: Path = Path("experiments/results"),
-    workers: int = 1,
-    progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
+def run_money(dataset: str = "pendigits", how: How = USUAL) -> dict[str, Any]:
     """Every strategy on the same rows. Writes ``money-<dataset>-<profile>.json`` and ``.png`` into ``output``. device and workers are
     not used."""
-    count = 5 if seeds is None else seeds
+    seeds = how.range(5)
     cells: dict[str, dict[str, list[dict[str, Any]]]] = {}
     before: list[float] = []
-    for done, one in enumerate(range(seed, seed + count)):
-        y, _, posterior = _judged(dataset, one, data_dir)
+    for done, one in enumerate(seeds):
+        y, _, posterior = _judged(dataset, one, how.data_dir)
         before.append(100 * float((posterior.argmax(axis=1) != y).mean()))
         for name, crowd in CROWDS.items():
             for share in SHARES:
                 here = cells.setdefault(f"{name}, {100 * share:.0f} %", {})
                 for strategy, record in _spent(y, posterior, crowd, share * len(y), one).items():
                     here.setdefault(strategy, []).append(record)
-        progress("seeds", done + 1, count)
+        how.progress("seeds", done + 1, len(seeds))
     told = {
         cell: {
             strategy: {"wrong": mean_and_interval([r["wrong"] for r in runs]), "counts": [r["counts"] for r in runs]}
@@ -125,13 +114,13 @@ def run_money(
     result = {
         "experiment": "money",
         "dataset": dataset,
-        "profile": profile,
-        "seeds": count,
+        "profile": how.profile,
+        "seeds": len(seeds),
         "wrong_before": mean_and_interval(before),
         "cells": told,
-        **provenance(f"labelwright bench money --dataset {dataset} --seeds {count}"),
+        **provenance(f"labelwright bench money --dataset {dataset} --seeds {len(seeds)}"),
     }
-    written(result, output / f"money-{dataset}-{profile}.json", figure)
+    written(result, how.file(f"money-{dataset}"), figure)
     return result
 
 

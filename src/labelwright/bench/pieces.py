@@ -17,6 +17,48 @@ Tick = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
 
 
+def _unseen(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How an experiment is run: the options that all of them share. An experiment without use for one leaves it alone.
+
+    profile: compact, paper, or what the experiment names. seeds: repeats; the experiment's own number when None. seed: the first.
+    device: auto, cpu or cuda. data_dir: folder of benchmark data; $LABELWRIGHT_DATA when None. output: folder for the JSON,
+    the plot and, in ``pieces``, what is finished. workers: pieces run side by side, each in a process.
+    progress: told what is being run, steps done, steps in all.
+
+    >>> How(seeds=2, seed=5).range(3), How().range(3), str(How(profile="paper").file("live-mnist"))
+    (range(5, 7), range(0, 3), 'experiments/results/live-mnist-paper.json')
+    """
+
+    profile: str = "compact"
+    seeds: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    data_dir: str | None = None
+    output: Path = Path("experiments/results")
+    workers: int = 1
+    progress: Progress = _unseen
+
+    def range(self, usual: int) -> range:
+        """The seeds to run; ``usual``: how many when none were asked for."""
+        return range(self.seed, self.seed + (usual if self.seeds is None else self.seeds))
+
+    def pieces(self, name: str) -> Path:
+        """Folder of the finished pieces of an experiment on a data set."""
+        return self.output / "pieces" / f"{name}-{self.profile}"
+
+    def file(self, name: str) -> Path:
+        """Where its JSON goes."""
+        return self.output / f"{name}-{self.profile}.json"
+
+
+USUAL = How()
+
+
 @dataclass(frozen=True)
 class Job:
     """One piece: a method in a group (a way of training, a kind of noise) on one seed."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from labelwright import noise
 from labelwright.bench.deep import pictures
-from labelwright.bench.pieces import Job, Progress, Tick, mean_and_interval, run_all, written
+from labelwright.bench.pieces import USUAL, How, Job, Tick, mean_and_interval, run_all, written
 from labelwright.bench.poison_figures import figure, table
 from labelwright.bench.poison_rivals import RIVALS, flagged
 from labelwright.bench.provenance import provenance
@@ -243,44 +243,33 @@ def _after_clean(dataset: str, seed: int, data_dir: str | None, device: str) -> 
     return _STARTS[dataset, seed]
 
 
-def run_poison(
-    dataset: str = "mnist",
-    *,
-    profile: str = "compact",
-    seeds: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    data_dir: str | None = None,
-    output: Path = Path("experiments/results"),
-    workers: int = 1,
-    progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
+def run_poison(dataset: str = "mnist", how: How = USUAL) -> dict[str, Any]:
     """Every attack at every rate (one seed by default), and the clean stream beside them. profile: "compact", or "quick" for 5 %
     alone; both share their pieces. Writes ``poison-<dataset>-<profile>.json`` and
     ``.png`` into ``output``."""
-    count, rates = 1 if seeds is None else seeds, RATES if profile != "quick" else (0.05,)
+    seeds, rates = how.range(1), RATES if how.profile != "quick" else (0.05,)
     groups = ["none 0.0", *(f"{attack} {rate}" for attack in ATTACKS for rate in rates)]
-    jobs = [Job(one, group, "all") for one in range(seed, seed + count) for group in groups]
+    jobs = [Job(one, group, "all") for one in seeds for group in groups]
     held = run_all(
         jobs,
-        partial(_piece, dataset=dataset, data_dir=data_dir, device=device),
-        folder=output / "pieces" / f"poison-{dataset}",
+        partial(_piece, dataset=dataset, data_dir=how.data_dir, device=how.device),
+        folder=how.output / "pieces" / f"poison-{dataset}",
         steps=1,
         settings=f"{dataset} {CLEAN} {BATCHES} {ROWS} {TEST}",
-        workers=workers,
-        progress=progress,
+        workers=how.workers,
+        progress=how.progress,
     )
     result = {
         "experiment": "poison",
         "dataset": dataset,
-        "profile": profile,
-        "seeds": count,
+        "profile": how.profile,
+        "seeds": len(seeds),
         "cells": {group: _averaged(records) for (group, _), records in held.items()},
         "provenance": provenance(
-            f"labelwright bench poison --dataset {dataset} --profile {profile} --seeds {count}", device
+            f"labelwright bench poison --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}", how.device
         ),
     }
-    written(result, output / f"poison-{dataset}-{profile}.json", figure)
+    written(result, how.file(f"poison-{dataset}"), figure)
     return result
 
 

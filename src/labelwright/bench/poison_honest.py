@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from labelwright import noise
-from labelwright.bench.pieces import Job, Progress, Tick, percent, run_all, written
+from labelwright.bench.pieces import USUAL, How, Job, Tick, percent, run_all, written
 from labelwright.bench.provenance import provenance
 from labelwright.datasets import load
 from labelwright.learners import Learners, as_learner
@@ -101,42 +101,31 @@ def wrong_labels(kind: str, y: Ints, X: Floats, sources: Any, classes: int, rng:
     return models[kind](y, X, rng)  # type: ignore[no-any-return]
 
 
-def run_honest(
-    dataset: str = "pendigits",
-    *,
-    profile: str = "compact",
-    seeds: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    data_dir: str | None = None,
-    output: Path = Path("experiments/results"),
-    workers: int = 1,
-    progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
+def run_honest(dataset: str = "pendigits", how: How = USUAL) -> dict[str, Any]:
     """Every kind of noise on every seed (100 by default; attacks on a fifth of them). Writes ``poison-honest-<dataset>-<profile>.json``
     and ``.png`` into ``output``. device is not used."""
-    count = 100 if seeds is None else seeds
-    jobs = [Job(one, kind, "watch") for kind in HONEST for one in range(seed, seed + count)]
-    jobs += [Job(one, kind, "watch") for kind in ATTACKS for one in range(seed, seed + max(1, count // 5))]
+    seeds = how.range(100)
+    jobs = [Job(one, kind, "watch") for kind in HONEST for one in seeds]
+    jobs += [Job(one, kind, "watch") for kind in ATTACKS for one in seeds[: max(1, len(seeds) // 5)]]
     held = run_all(
         jobs,
-        partial(_piece, data_dir=data_dir, dataset=dataset),
-        folder=output / "pieces" / f"poison-honest-{dataset}-{profile}",
+        partial(_piece, data_dir=how.data_dir, dataset=dataset),
+        folder=how.pieces(f"poison-honest-{dataset}"),
         steps=1,
         settings=f"{dataset} {CLEAN} {BATCHES} {ROWS} {SOURCES}",
-        workers=workers,
-        progress=progress,
+        workers=how.workers,
+        progress=how.progress,
     )
     told = {kind: _told(kind, records) for (kind, _), records in held.items()}
     result = {
         "experiment": "poison-honest",
         "dataset": dataset,
-        "profile": profile,
-        "seeds": count,
+        "profile": how.profile,
+        "seeds": len(seeds),
         "kinds": told,
-        "provenance": provenance(f"labelwright bench poison-honest --dataset {dataset} --seeds {count}"),
+        "provenance": provenance(f"labelwright bench poison-honest --dataset {dataset} --seeds {len(seeds)}"),
     }
-    written(result, output / f"poison-honest-{dataset}-{profile}.json", figure)
+    written(result, how.file(f"poison-honest-{dataset}"), figure)
     return result
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from labelwright import queries
 from labelwright.bench.deep import DeepStream, control, draw, networks, run_stream, start_state
 from labelwright.bench.deep_figures import qactor_figure
-from labelwright.bench.pieces import Job, Progress, Tick, averaged, cells, percent, run_all, written
+from labelwright.bench.pieces import USUAL, How, Job, Tick, averaged, cells, percent, run_all, written
 from labelwright.bench.profiles import Profile, Way, find_profile
 from labelwright.bench.provenance import provenance
 from labelwright.bench.table2 import SURE
@@ -82,51 +82,40 @@ def system(method: str, setting: Profile, stream: DeepStream, seed: int, *, devi
     return System(selector, one, budget, Oracle(stream.truth), imitator)
 
 
-def run_qactor(
-    dataset: str = "cifar10",
-    *,
-    profile: str = "compact",
-    seeds: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    data_dir: str | None = None,
-    output: Path = Path("experiments/results"),
-    workers: int = 1,
-    progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
+def run_qactor(dataset: str = "cifar10", how: How = USUAL) -> dict[str, Any]:
     """Every method at 30 and 60 % noise on the same streams; finished pieces are not run again.
 
     Writes ``qactor-<dataset>-<profile>.json`` and ``.png`` into ``output``, pieces into ``output/pieces``.
     """
-    setting = setting_of(dataset, profile)
-    count = setting.seeds if seeds is None else seeds
-    folder = output / "pieces" / f"qactor-{dataset}-{profile}"
-    jobs = [Job(s, noise, method) for s in range(seed, seed + count) for noise in NOISES for method in METHODS]
-    piece = partial(_piece, setting=setting, folder=folder, device=device, data_dir=data_dir)
+    setting = setting_of(dataset, how.profile)
+    seeds = how.range(setting.seeds)
+    folder = how.pieces(f"qactor-{dataset}")
+    jobs = [Job(s, noise, method) for s in seeds for noise in NOISES for method in METHODS]
+    piece = partial(_piece, setting=setting, folder=folder, device=how.device, data_dir=how.data_dir)
     found = run_all(
         jobs,
         piece,
         folder=folder,
         steps=setting.batches,
         settings=f"{QUERIES} {setting.settings}",
-        more=count,
-        workers=workers,
-        progress=progress,
+        more=len(seeds),
+        workers=how.workers,
+        progress=how.progress,
     )
-    command = f"labelwright bench qactor --dataset {dataset} --profile {profile} --seeds {count}"
+    command = f"labelwright bench qactor --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}"
     result: dict[str, Any] = {
         "experiment": "qactor",
         "dataset": dataset,
-        "profile": profile,
-        "seeds": count,
+        "profile": how.profile,
+        "seeds": len(seeds),
         "questions_a_batch": round(QUERIES * setting.rows),
         "noise": {noise: {m: averaged(found[noise, m]) for m in METHODS} for noise in NOISES},
-        "provenance": provenance(command, device),
+        "provenance": provenance(command, how.device),
     }
     for noise, rows in result["noise"].items():
         for method, figure in PUBLISHED.get((dataset, noise), {}).items():
             rows[method] |= {"published": figure, "deviation": round(rows[method]["c"]["mean"] - figure, 2)}
-    written(result, output / f"qactor-{dataset}-{profile}.json", qactor_figure)
+    written(result, how.file(f"qactor-{dataset}"), qactor_figure)
     return result
 
 

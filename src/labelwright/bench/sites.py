@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from labelwright.bench.pieces import Progress, mean_and_interval, written
+from labelwright.bench.pieces import USUAL, How, mean_and_interval, written
 from labelwright.bench.provenance import provenance
 from labelwright.bench.sites_world import Found, namespaces_work, together
 from labelwright.datasets import available, load
@@ -231,46 +231,34 @@ def _scores(found: Found, scale: Scale, who: list[int]) -> list[float]:
     return [scale(found.weights(at)) for at in who]
 
 
-def run_sites(
-    dataset: str = "mnist",
-    *,
-    profile: str = "compact",
-    seeds: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    data_dir: str | None = None,
-    output: Path = Path("experiments/results"),
-    workers: int = 1,
-    progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
+def run_sites(dataset: str = "mnist", how: How = USUAL) -> dict[str, Any]:
     """All comparisons; finished parts are not run again. Writes ``sites-<dataset>-<profile>.json`` and ``.png`` into ``output``.
     device and workers are not used.
 
     Raises SettingsError for a data set that is not of ten digits.
     """
-    if dataset == "mnist" and available(data_dir)["mnist"] != "ready":
+    if dataset == "mnist" and available(how.data_dir)["mnist"] != "ready":
         dataset = "digits"
     if dataset not in ("mnist", "digits", "usps"):
         raise SettingsError(f"the sites hold digits; got {dataset!r}, expected mnist, usps or digits")
-    count, done = 3 if seeds is None else seeds, 0
-    runs = []
+    seeds, runs, done = how.range(3), [], 0
 
     def tick(what: str) -> None:
         nonlocal done
         done += 1
-        progress(what, done, count * 6)
+        how.progress(what, done, len(seeds) * 6)
 
-    for one in range(seed, seed + count):
-        runs.append(one_seed(dataset, one, data_dir, output / "pieces" / f"sites-{dataset}-{profile}", tick))
-    plan = plan_of(world(dataset, seed, data_dir))
+    for one in seeds:
+        runs.append(one_seed(dataset, one, how.data_dir, how.pieces(f"sites-{dataset}"), tick))
+    plan = plan_of(world(dataset, how.seed, how.data_dir))
     result = {
-        "experiment": "sites", "dataset": dataset, "profile": profile, "seeds": count,
-        "patterns": [name for name, _ in PATTERNS], "rows_each": int(world(dataset, seed, data_dir).X.shape[1]),
+        "experiment": "sites", "dataset": dataset, "profile": how.profile, "seeds": len(seeds),
+        "patterns": [name for name, _ in PATTERNS], "rows_each": int(world(dataset, how.seed, how.data_dir).X.shape[1]),
         "message_bytes": most_bytes(plan.shape), "numbers": plan.shape.numbers,
         "summary": summary(runs), "runs": runs,
-        **provenance(f"labelwright bench sites --dataset {dataset} --seeds {count}"),
+        **provenance(f"labelwright bench sites --dataset {dataset} --seeds {len(seeds)}"),
     }  # fmt: skip
-    written(result, output / f"sites-{dataset}-{profile}.json", figure)
+    written(result, how.file(f"sites-{dataset}"), figure)
     return result
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from labelwright.bench.deep import DeepStream, control, draw, final_accuracies, networks, run_stream, start_state
 from labelwright.bench.deep_figures import table2_figure
-from labelwright.bench.pieces import Job, Progress, Tick, averaged, cells, percent, run_all, written
+from labelwright.bench.pieces import USUAL, How, Job, Tick, averaged, cells, percent, run_all, written
 from labelwright.bench.profiles import Profile, find_profile
 from labelwright.bench.provenance import provenance
 from labelwright.imitation import NoImitator, PosteriorImitator, SoftImitator
@@ -55,44 +55,37 @@ def system(
 
 def run_table2(
     dataset: str,
+    how: How = USUAL,
     *,
-    profile: str = "compact",
-    seeds: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    data_dir: str | None = None,
-    output: Path = Path("experiments/results"),
     recipes: Sequence[str] = RECIPES,
     ablations: bool = False,
-    workers: int = 1,
-    progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Every method of both ways on the same rows, networks and seeds; finished pieces are not run again.
 
     Writes ``table2-<dataset>-<profile>.json`` and ``.png`` into ``output`` (``fig2-…`` for the paper's way alone), pieces
     into ``output/pieces``.
     """
-    setting = find_profile(dataset, profile)
-    count = setting.seeds if seeds is None else seeds
-    folder = output / "pieces" / f"table2-{dataset}-{profile}"
+    setting = find_profile(dataset, how.profile)
+    seeds = how.range(setting.seeds)
+    folder = how.pieces(f"table2-{dataset}")
     jobs = [
         Job(s, recipe, method)
-        for s in range(seed, seed + count)
+        for s in seeds
         for recipe in recipes
         for method in (*METHODS[recipe], *(ABLATIONS if ablations and recipe == "improved" else ()))
     ]
-    piece = partial(run_piece, setting=setting, folder=folder, device=device, data_dir=data_dir)
+    piece = partial(run_piece, setting=setting, folder=folder, device=how.device, data_dir=how.data_dir)
     found = run_all(
-        jobs, piece, folder=folder, steps=setting.batches, settings=setting.settings, more=count, workers=workers,
-        progress=progress,
+        jobs, piece, folder=folder, steps=setting.batches, settings=setting.settings, more=len(seeds), workers=how.workers,
+        progress=how.progress,
     )  # fmt: skip
-    alone = [json.loads((Job(s, "", "").folder(folder) / "d0.json").read_text()) for s in range(seed, seed + count)]
+    alone = [json.loads((Job(s, "", "").folder(folder) / "d0.json").read_text()) for s in seeds]
     name = "fig2" if tuple(recipes) == ("paper",) else "table2"
-    command = f"labelwright bench {name} --dataset {dataset} --profile {profile} --seeds {count}"
+    command = f"labelwright bench {name} --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}"
     command += " --ablations" if ablations else ""
     named = {f"{group}/{method}": runs for (group, method), runs in found.items()}
-    result = assembled(setting, {**named, "d0-only": alone}, provenance(command, device))
-    written(result, output / f"{name}-{dataset}-{profile}.json", table2_figure)
+    result = assembled(setting, {**named, "d0-only": alone}, provenance(command, how.device))
+    written(result, how.file(f"{name}-{dataset}"), table2_figure)
     return result
 
 

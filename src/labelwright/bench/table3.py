@@ -15,7 +15,7 @@ import numpy as np
 
 from labelwright.bench.imitation import SHARES, Setting, draw, find_setting, run_piece
 from labelwright.bench.imitation_figures import fig7_figure, table3_figure
-from labelwright.bench.pieces import Job, Progress, Tick, mean_and_interval, run_all, written
+from labelwright.bench.pieces import USUAL, How, Job, Tick, mean_and_interval, run_all, written
 from labelwright.bench.provenance import provenance
 from labelwright.errors import SettingsError
 
@@ -100,23 +100,13 @@ def _jobs(
     ]
 
 
-def _run(
-    dataset: str,
-    profile: str,
-    jobs: Sequence[Job],
-    *,
-    device: str,
-    data_dir: str | None,
-    output: Path,
-    workers: int,
-    progress: Progress,
-) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    setting = find_setting(dataset, profile)
-    piece = partial(_piece, setting=setting, device=device, data_dir=data_dir)
-    folder = output / "pieces" / f"table3-{dataset}-{profile}"
+def _run(dataset: str, how: How, jobs: Sequence[Job]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    setting = find_setting(dataset, how.profile)
+    piece = partial(_piece, setting=setting, device=how.device, data_dir=how.data_dir)
     return run_all(
-        jobs, piece, folder=folder, steps=setting.epochs, settings=setting.settings, workers=workers, progress=progress
-    )
+        jobs, piece, folder=how.pieces(f"table3-{dataset}"), steps=setting.epochs, settings=setting.settings,
+        workers=how.workers, progress=how.progress,
+    )  # fmt: skip
 
 
 def _piece(job: Job, path: Path, tick: Tick, *, setting: Setting, device: str, data_dir: str | None) -> dict[str, Any]:
@@ -132,47 +122,38 @@ def _piece(job: Job, path: Path, tick: Tick, *, setting: Setting, device: str, d
 
 def run_table3(
     dataset: str,
+    how: How = USUAL,
     *,
-    profile: str = "compact",
-    seeds: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    data_dir: str | None = None,
-    output: Path = Path("experiments/results"),
     methods: Sequence[str] | None = None,
     half: bool = True,
-    workers: int = 1,
-    progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Every method on the same rows, network, epochs and seeds; finished pieces are not run again.
 
     methods: all when None. half: with half of the data, too.
     Writes ``table3-<dataset>-<profile>.json`` and ``.png`` into ``output``.
     """
-    setting = find_setting(dataset, profile)
-    count = setting.seeds if seeds is None else seeds
+    setting = find_setting(dataset, how.profile)
+    seeds = how.range(setting.seeds)
     unknown = set(methods or ()) - set(METHODS)
     if unknown:
         raise SettingsError(f"{min(unknown)!r} is no row of the table; expected some of {', '.join(METHODS)}")
     parts, chosen = ("all", "half") if half else ("all",), methods or METHODS
-    jobs = _jobs(range(seed, seed + count), [setting.noise], chosen, parts)
-    found = _run(
-        dataset, profile, jobs, device=device, data_dir=data_dir, output=output, workers=workers, progress=progress
-    )
+    jobs = _jobs(seeds, [setting.noise], chosen, parts)
+    found = _run(dataset, how, jobs)
     percent = f"{100 * setting.noise:.0f}"
     rows = {
         m: {p: merged(found[f"{percent}-{p}", m]) for p in ("all", "half") if (f"{percent}-{p}", m) in found}
         for m in chosen
     }
     _compare(rows, PUBLISHED.get(dataset, {}))
-    command = f"labelwright bench table3 --dataset {dataset} --profile {profile} --seeds {count}"
+    command = f"labelwright bench table3 --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}"
     command += ("" if half else " --no-half") + "".join(f" --method {name!r}" for name in methods or ())
     result = {
-        "experiment": "table3", "dataset": dataset, "profile": profile, "seeds": count, "noise": setting.noise,
+        "experiment": "table3", "dataset": dataset, "profile": how.profile, "seeds": len(seeds), "noise": setting.noise,
         "copying": round(100 * (1 - setting.noise), 2), "shares": list(SHARES), "methods": rows,
-        "provenance": provenance(command, device),
+        "provenance": provenance(command, how.device),
     }  # fmt: skip
-    written(result, output / f"table3-{dataset}-{profile}.json", table3_figure)
+    written(result, how.file(f"table3-{dataset}"), table3_figure)
     return result
 
 
@@ -187,27 +168,14 @@ def _compare(rows: Mapping[str, dict[str, Any]], published: Mapping[str, tuple[f
                 found["cost"] = round(found["seconds"] / rows["plain"][part]["seconds"], 2)
 
 
-def run_fig7(
-    dataset: str,
-    *,
-    profile: str = "compact",
-    seeds: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    data_dir: str | None = None,
-    output: Path = Path("experiments/results"),
-    workers: int = 1,
-    progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
+def run_fig7(dataset: str, how: How = USUAL) -> dict[str, Any]:
     """CopyNet and a plain network with Bayes fusion at 20, 30 and 40 %, with all and half of the data.
 
     Writes ``fig7-<dataset>-<profile>.json`` and ``.png`` into ``output``.
     """
-    count = find_setting(dataset, profile).seeds if seeds is None else seeds
-    jobs = _jobs(range(seed, seed + count), list(FIG7), FIG7_METHODS)
-    found = _run(
-        dataset, profile, jobs, device=device, data_dir=data_dir, output=output, workers=workers, progress=progress
-    )
+    seeds = how.range(find_setting(dataset, how.profile).seeds)
+    jobs = _jobs(seeds, list(FIG7), FIG7_METHODS)
+    found = _run(dataset, how, jobs)
     rates = {f"{100 * rate:.0f}": pair for rate, pair in FIG7.items()}
     rows: dict[str, Any] = {
         percent: {f"{m} {p}": merged(found[f"{percent}-{p}", m]) for p in ("all", "half") for m in FIG7_METHODS
@@ -218,10 +186,10 @@ def run_fig7(
         for percent, pair in rates.items():
             for part, figure in zip(("all", "half"), pair, strict=True):
                 rows[percent][f"copynet {part}"]["published"] = figure
-    command = f"labelwright bench fig7 --dataset {dataset} --profile {profile} --seeds {count}"
-    result = {"experiment": "fig7", "dataset": dataset, "profile": profile, "seeds": count, "noise": rows,
-              "provenance": provenance(command, device)}  # fmt: skip
-    written(result, output / f"fig7-{dataset}-{profile}.json", fig7_figure)
+    command = f"labelwright bench fig7 --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}"
+    result = {"experiment": "fig7", "dataset": dataset, "profile": how.profile, "seeds": len(seeds), "noise": rows,
+              "provenance": provenance(command, how.device)}  # fmt: skip
+    written(result, how.file(f"fig7-{dataset}"), fig7_figure)
     return result
 
 

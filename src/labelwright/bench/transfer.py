@@ -16,7 +16,7 @@ import numpy as np
 
 from labelwright.bench.imitation import Drawn, Setting, accuracy, classifier, draw, find_setting
 from labelwright.bench.imitation_figures import transfer_figure
-from labelwright.bench.pieces import Job, Progress, Tick, mean_and_interval, run_all, written
+from labelwright.bench.pieces import USUAL, How, Job, Tick, mean_and_interval, run_all, written
 from labelwright.bench.provenance import provenance
 from labelwright.bench.workers import only_one
 from labelwright.copynet import cover_pattern
@@ -55,45 +55,29 @@ def corruption(pattern: str, setting: Setting, classes: int, rate: float | None 
     return apply
 
 
-def run_transfer(
-    dataset: str,
-    *,
-    profile: str = "compact",
-    seeds: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    data_dir: str | None = None,
-    output: Path = Path("experiments/results"),
-    workers: int = 1,
-    progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
+def run_transfer(dataset: str, how: How = USUAL) -> dict[str, Any]:
     """Writes ``transfer-<dataset>-<profile>.json`` and ``.png`` into ``output``; finished pieces are not run again."""
-    setting = find_setting(dataset, profile)
-    count = setting.seeds if seeds is None else seeds
-    folder = output / "pieces" / f"transfer-{dataset}-{profile}"
+    setting = find_setting(dataset, how.profile)
+    seeds = how.range(setting.seeds)
+    folder = how.pieces(f"transfer-{dataset}")
     groups = [*((p, m) for p in PATTERNS for m in ("adapted", "anew")), ("fluctuating", "stream")]
-    jobs = [
-        Job(s, group, f"{method}-{expert}")
-        for expert in EXPERTS
-        for s in range(seed, seed + count)
-        for group, method in groups
-    ]
-    piece = partial(_piece, setting=setting, folder=folder, device=device, data_dir=data_dir)
-    command = f"labelwright bench transfer --dataset {dataset} --profile {profile} --seeds {count}"
+    jobs = [Job(s, group, f"{method}-{expert}") for expert in EXPERTS for s in seeds for group, method in groups]
+    piece = partial(_piece, setting=setting, folder=folder, device=how.device, data_dir=how.data_dir)
+    command = f"labelwright bench transfer --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}"
     result: dict[str, Any] = {
-        "experiment": "transfer", "dataset": dataset, "profile": profile, "seeds": count, "noise": setting.noise,
-        "patterns": {pattern: {} for pattern in PATTERNS}, "stream": {}, "provenance": provenance(command, device),
+        "experiment": "transfer", "dataset": dataset, "profile": how.profile, "seeds": len(seeds), "noise": setting.noise,
+        "patterns": {pattern: {} for pattern in PATTERNS}, "stream": {}, "provenance": provenance(command, how.device),
     }  # fmt: skip
     for expert in EXPERTS:
         some = [job for job in jobs if job.method.endswith(f"-{expert}")]
         found = run_all(
-            some, piece, folder=folder, steps=1, settings=setting.settings, workers=workers, progress=progress
+            some, piece, folder=folder, steps=1, settings=setting.settings, workers=how.workers, progress=how.progress
         )
         for pattern in PATTERNS:
             both = zip(found[pattern, f"adapted-{expert}"], found[pattern, f"anew-{expert}"], strict=True)
             result["patterns"][pattern][expert] = _averaged([{**adapted, **anew} for adapted, anew in both])
         result["stream"][expert] = _mean_stream(found["fluctuating", f"stream-{expert}"])
-        written(result, output / f"transfer-{dataset}-{profile}.json", transfer_figure)
+        written(result, how.file(f"transfer-{dataset}"), transfer_figure)
     return result
 
 

@@ -214,10 +214,12 @@ Together = Annotated[
 
 
 def _deep(
-    name: str, run: Callable[..., dict[str, Any]], rows_of: Callable[[Any], list[list[str]]], json: bool, **options: Any
-) -> None:
-    """Run an experiment with networks behind a bar; print its table or its JSON."""
-    dataset, profile, output = options.pop("dataset"), options["profile"], options["output"]
+    name: str, run: Callable[..., dict[str, Any]], rows_of: Callable[[Any], list[list[str]]], json: bool,
+    dataset: str, options: dict[str, Any], **more: Any,
+) -> None:  # fmt: skip
+    """Run an experiment behind a bar; print its table or its JSON. options: of :class:`labelwright.bench.pieces.How`. more: its own."""
+    from labelwright.bench.pieces import How
+
     checked(options["workers"])
     with progress_bar() as bar:
         task = bar.add_task(f"{name} {dataset}", total=None)
@@ -225,14 +227,14 @@ def _deep(
         def progress(what: str, done: int, total: int) -> None:
             bar.update(task, description=f"{name} {dataset} {what}", completed=done, total=total)
 
-        result = run(dataset, progress=progress, **options)
+        how = How(**options, progress=progress)
+        result = run(dataset, how, **more)
     if json:
         say(result, as_json=True)
         return
-    _show(
-        rows_of(result), f"{name}: {dataset}, {profile}, {result['seeds']} seed(s), accuracies in percent, last batch"
-    )
-    print(f"wrote {output}/{name}-{dataset}-{profile}.json and .png")
+    title = f"{name}: {dataset}, {how.profile}, {result['seeds']} seed(s), accuracies in percent, last batch"
+    _show(rows_of(result), title)
+    print(f"wrote {how.file(f'{name}-{dataset}')} and .png")
 
 
 @bench.command(epilog="Example: labelwright bench table2 --dataset cifar10 --profile compact --seeds 3 --json")
@@ -252,8 +254,9 @@ def table2(
     stop."""
     from labelwright.bench import table2 as room
 
-    _deep("table2", room.run_table2, room.table, json, dataset=dataset, profile=profile, seeds=seeds, ablations=ablations,
-          device=device, workers=workers, output=output, data_dir=data_dir, seed=seed)  # fmt: skip
+    how = {"profile": profile, "seeds": seeds, "seed": seed, "device": device, "workers": workers, "output": output,
+           "data_dir": data_dir}  # fmt: skip
+    _deep("table2", room.run_table2, room.table, json, dataset, how, ablations=ablations)
 
 
 @bench.command(epilog="Example: labelwright bench table1")
@@ -288,9 +291,11 @@ def table3(
     command goes on after a stop."""
     from labelwright.bench import table3 as room
 
-    _deep("table3", room.run_table3, room.table, json, dataset=dataset, profile=profile, seeds=seeds,
-          half=half, methods=tuple(method) if method else None, device=device, workers=workers, output=output,
-          data_dir=data_dir, seed=seed)  # fmt: skip
+    how = {"profile": profile, "seeds": seeds, "seed": seed, "device": device, "workers": workers, "output": output,
+           "data_dir": data_dir}  # fmt: skip
+    _deep(
+        "table3", room.run_table3, room.table, json, dataset, how, half=half, methods=tuple(method) if method else None
+    )
 
 
 def _experiment(
@@ -321,8 +326,9 @@ def _experiment(
         json: Json = False,
     ) -> None:
         place = import_module(f"labelwright.bench.{room}")
-        _deep(name, getattr(place, run), getattr(place, rows_of), json, dataset=dataset, profile=profile, seeds=seeds,
-              device=device, workers=workers, output=output, data_dir=data_dir, seed=seed, **more)  # fmt: skip
+        how = {"profile": profile, "seeds": seeds, "seed": seed, "device": device, "workers": workers, "output": output,
+               "data_dir": data_dir}  # fmt: skip
+        _deep(name, getattr(place, run), getattr(place, rows_of), json, dataset, how, **more)
 
     command.__annotations__["dataset"] = sets
     example = f"Example: labelwright bench {name} --dataset {default} --seeds 1"
