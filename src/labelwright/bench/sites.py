@@ -303,12 +303,16 @@ def figure(result: Mapping[str, Any], path: Path) -> None:
     pooled = result["summary"]["pooled, best way"]["mean"]
     left.axhline(pooled, color="#a76d02", lw=1.4, label="rows pooled, best way")
     left.set_xticks(place, result["patterns"], rotation=30, ha="right", fontsize=7)
-    left.set(ylabel="accuracy, %", ylim=(30, 100))
-    left.legend(fontsize=7, frameon=False, loc="lower left", ncols=3)
+    left.set(ylabel="accuracy, %", ylim=(0, 100))
+    left.legend(fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     names = [name for name in result["summary"] if name in runs[0]]
-    means = [result["summary"][name]["mean"] for name in names]
-    right.barh(names[::-1], means[::-1], color="#1c8a78")
-    right.set(xlim=(min(means) - 3, pooled + 1), xlabel="mean accuracy of the honest sites, %")
+    for at, name in enumerate(reversed(names)):
+        told = result["summary"][name]
+        right.plot(told["values"], [at] * len(told["values"]), "o", color="#1c8a78", alpha=0.35, ms=5, mew=0)
+        right.plot(told["mean"], at, "|", color="#1c8a78", ms=16, mew=2.5)
+    right.axvline(pooled, color="#a76d02", lw=1.4)
+    right.set_yticks(range(len(names)), names[::-1])
+    right.set(ylim=(-0.6, len(names) - 0.4), xlabel="accuracy of the honest sites, %")
     right.tick_params(labelsize=7)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
