@@ -20,7 +20,7 @@ from labelwright.types import NO_LABEL, Bools, Floats, Ints
 
 FIT_ROWS = 16_384
 _PRIOR = (0.4, 0.6)
-_SUSPECT = 0.3
+_SUSPECT = 0.25
 _RARE = 30.0
 _MOST_LIFT = 3.0
 _LEAST = 1e-9
