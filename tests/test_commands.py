@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,4 +153,6 @@ def test_bench_qal_prints_one_object() -> None:
 
 def test_completion_and_version() -> None:
     assert "labelwright" in run_cli("--version").stdout
+    as_module = subprocess.run([sys.executable, "-m", "labelwright", "--version"], capture_output=True, text=True)
+    assert as_module.stdout == run_cli("--version").stdout
     assert "complete" in run_cli("--show-completion", "bash").stdout
