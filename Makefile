@@ -37,6 +37,7 @@ bench-audit: .venv/installed  ## the audit against cleanlab: quality, expert eff
 	$(BIN)/python benchmarks/audit_cells.py
 	$(BIN)/python benchmarks/audit_quality.py --output experiments/results/audit-quality.json
 	$(BIN)/python benchmarks/audit_effort.py --output experiments/results/audit-effort.json
+	$(BIN)/python benchmarks/audit_hard_rows.py --output experiments/results/audit-hard-rows.json
 	$(BIN)/python benchmarks/audit_pictures.py --output experiments/results/audit-pictures.json
 	$(BIN)/python benchmarks/audit_speed.py --json experiments/results/audit-speed.json
 

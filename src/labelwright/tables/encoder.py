@@ -18,6 +18,7 @@ from labelwright.types import Floats
 TRUSTED_TYPES = frozenset({"numpy.dtype", "sklearn.compose._column_transformer.make_column_selector"})
 """What a saved Encoder may hold beyond the scikit-learn, NumPy and SciPy types that skops itself trusts."""
 
+_MANY = 4
 
 _FIT: Mapping[str, Callable[[pa.ChunkedArray], Fitted]] = {
     "number": columns.fit_number,
@@ -28,7 +29,6 @@ _FIT: Mapping[str, Callable[[pa.ChunkedArray], Fitted]] = {
     "vector": vectors.fit_vector,
     "image": vectors.fit_image,
 }
-
 
 _APPLY: Mapping[str, Callable[[pa.ChunkedArray, State], Applied]] = {
     "number": columns.apply_number,
@@ -148,8 +148,19 @@ class Encoder:
         return X
 
     def describe(self) -> list[str]:
-        """One plain sentence per column about what was assumed."""
-        return list(self._sentences)
+        """One plain sentence per column about what was assumed; one for all that were treated alike, where these are many.
+
+        >>> Encoder().fit(pa.table({f"x{i}": [1.0, 2.0] for i in range(16)})).describe()
+        ['16 columns, x0 to x15: number, standardised']
+        """
+        alike: dict[str, list[str]] = {}
+        for name, sentence in zip(self.kinds, self._sentences, strict=True):
+            alike.setdefault(sentence.removeprefix(f"{name}: "), []).append(name)
+        out = []
+        for how, names in alike.items():
+            many = [f"{len(names)} columns, {names[0]} to {names[-1]}"] if len(names) > _MANY else names
+            out += [f"{name}: {how}" for name in many]
+        return out
 
     def to_bytes(self) -> bytes:
         """The fitted encoder as a skops file, free of pickle."""
