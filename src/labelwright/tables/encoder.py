@@ -151,14 +151,14 @@ class Encoder:
         """One plain sentence per column about what was assumed; one for all that were treated alike, where these are many.
 
         >>> Encoder().fit(pa.table({f"x{i}": [1.0, 2.0] for i in range(16)})).describe()
-        ['16 columns, x0 to x15: number, standardised']
+        ['16 columns (x0, x1, …, x15): number, standardised']
         """
         alike: dict[str, list[str]] = {}
         for name, sentence in zip(self.kinds, self._sentences, strict=True):
             alike.setdefault(sentence.removeprefix(f"{name}: "), []).append(name)
         out = []
         for how, names in alike.items():
-            many = [f"{len(names)} columns, {names[0]} to {names[-1]}"] if len(names) > _MANY else names
+            many = [f"{len(names)} columns ({names[0]}, {names[1]}, …, {names[-1]})"] if len(names) > _MANY else names
             out += [f"{name}: {how}" for name in many]
         return out
 
