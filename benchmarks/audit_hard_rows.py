@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 from audit_cells import FOLDS, classifier, rows_of  # first: it sets the number of threads
-from audit_quality import f1, rates
+from audit_quality import against_cleanlab
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
 
@@ -47,29 +46,17 @@ def mislabelled(X: np.ndarray, y: np.ndarray, rate: float, seed: int) -> np.ndar
 
 
 def measured(dataset: str, rate: float, model: str, seed: int) -> dict[str, Any]:
-    """AUPRC of the score and F1, precision and recall of the flags, ours and cleanlab's, in percent."""
-    from cleanlab.filter import find_label_issues
-    from cleanlab.rank import get_label_quality_scores
-
+    """One cell, ours and cleanlab's, in percent."""
     X, y = rows_of(dataset)
     given = mislabelled(X, y, rate, seed)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     proba = cross_val_predict(classifier(model, seed), X, given, cv=folds, method="predict_proba").astype(np.float32)
-    plain, wrong = proba / proba.sum(axis=1, keepdims=True), given != y
-    audit = labelwright.audit(given, proba)
-    theirs = [
-        average_precision_score(wrong, -get_label_quality_scores(given, plain, method=method))
-        for method in ("self_confidence", "normalized_margin")
-    ]
-    flags = {"": audit.flagged, "_cleanlab": find_label_issues(given, plain, n_jobs=1)}
-    out: dict[str, Any] = {
+    wrong = given != y
+    return {
         "wrong_share": 100 * wrong.mean(),
         "model_accuracy": 100 * (proba.argmax(axis=1) == y).mean(),
+        **against_cleanlab(labelwright.audit(given, proba), given, proba / proba.sum(axis=1, keepdims=True), wrong),
     }
-    out |= {"auprc": 100 * average_precision_score(wrong, -audit.whole.score), "auprc_cleanlab": 100 * max(theirs)}
-    for who, flag in flags.items():
-        out[f"f1{who}"], out[f"precision_recall{who}"] = f1(flag, wrong), rates(flag, wrong)
-    return out
 
 
 def main() -> None:

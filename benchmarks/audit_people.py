@@ -21,7 +21,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 import numpy as np  # noqa: E402
-from audit_quality import f1, rates  # noqa: E402
+from audit_quality import against_cleanlab  # noqa: E402
 
 SETS = ("movieReviewSnippets", "tweets", "amazonReviewSnippets", "nytEditorialSnippets")
 
@@ -41,11 +41,8 @@ def rated(folder: Path, name: str) -> list[tuple[str, list[int]]]:
 
 def measured(rows: list[tuple[str, list[int]]], seed: int) -> dict[str, Any]:
     """One set, one draw of raters: ours and cleanlab's, in percent."""
-    from cleanlab.filter import find_label_issues
-    from cleanlab.rank import get_label_quality_scores
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import average_precision_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     import labelwright
@@ -58,20 +55,13 @@ def measured(rows: list[tuple[str, list[int]]], seed: int) -> dict[str, Any]:
     X = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit_transform([text for text, _ in clear])
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     proba = cross_val_predict(LogisticRegression(C=5, max_iter=500), X, given, cv=folds, method="predict_proba")
-    wrong = given != true
-    ours, theirs = labelwright.audit(given, proba), find_label_issues(given, proba, n_jobs=1)
-    ranks = [get_label_quality_scores(given, proba, method=m) for m in ("self_confidence", "normalized_margin")]
+    ours, wrong = labelwright.audit(given, proba), given != true
     return {
         "rows": len(true),
         "wrong_share": 100 * float(wrong.mean()),
         "model_accuracy": 100 * float((proba.argmax(axis=1) == true).mean()),
         "noise_rate": [100 * x for x in (ours.noise_rate, ours.noise_rate.low, ours.noise_rate.high)],
-        "auprc": 100 * average_precision_score(wrong, -ours.whole.score),
-        "auprc_cleanlab": 100 * max(average_precision_score(wrong, -r) for r in ranks),
-        "f1": f1(ours.flagged, wrong),
-        "f1_cleanlab": f1(theirs, wrong),
-        "precision_recall": rates(ours.flagged, wrong),
-        "precision_recall_cleanlab": rates(theirs, wrong),
+        **against_cleanlab(ours, given, proba, wrong),
     }
 
 

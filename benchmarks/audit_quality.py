@@ -36,6 +36,24 @@ def rates(flagged: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
     return 100 * hit / max(1, int(flagged.sum())), 100 * hit / max(1, int(wrong.sum()))
 
 
+def against_cleanlab(
+    audit: labelwright.Audit, given: np.ndarray, proba: np.ndarray, wrong: np.ndarray
+) -> dict[str, Any]:
+    """AUPRC of the score (cleanlab's: the better of two), F1, precision and recall of the flags, in percent, of an audit and of cleanlab's
+    defaults on the same out-of-sample ``proba`` (n, K); wrong: (n,) truth."""
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    flags = {"": audit.flagged, "_cleanlab": find_label_issues(given, proba, n_jobs=1)}
+    ranks = [get_label_quality_scores(given, proba, method=m) for m in ("self_confidence", "normalized_margin")]
+    return {
+        "auprc": 100 * average_precision_score(wrong, -audit.whole.score),
+        "auprc_cleanlab": 100 * max(average_precision_score(wrong, -rank) for rank in ranks),
+        **{f"f1{who}": f1(flag, wrong) for who, flag in flags.items()},
+        **{f"precision_recall{who}": rates(flag, wrong) for who, flag in flags.items()},
+    }
+
+
 def measured(cell: Cell) -> dict[str, Any]:
     """One cell: ours, cleanlab's, the control's."""
     from cleanlab.filter import find_label_issues
