@@ -352,6 +352,23 @@ def test_a_node_that_dies_in_the_middle_changes_nothing(
     assert [file.read_bytes() for file in sorted((tmp_path / "out").iterdir())] == expected
 
 
+class Leaving(InProcess):
+    """A worker was killed while it wrote: what it had begun is still there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def map(self, *args: Any, **options: Any) -> Any:
+        (self.folder / ".part-000001.parquet.k1ll").write_bytes(b"PAR1")
+        return super().map(*args, **options)
+
+
+def test_what_a_killed_worker_had_begun_to_write_is_taken_away(
+    judge: Judge, folder: Path, tmp_path: Path, expected: list[bytes]
+) -> None:
+    assert written(judge, folder, tmp_path / "out", Leaving(tmp_path / "out")) == expected
+
+
 # ---------------------------------------------------------------- the command line
 
 

@@ -133,6 +133,8 @@ def predict_into(judge: Judge, source: TableSource, folder: Path, *, mapper: Map
         )
     parts = (Task(part, folder.absolute() / f"part-{i:06d}.parquet") for i, part in enumerate(parts_of(source, BLOCK)))
     yield from (mapper or InProcess()).map(_write_part, parts, shared=judge)
+    for begun in folder.glob(".part-*"):  # by a worker that was killed; another one has written the part
+        begun.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
