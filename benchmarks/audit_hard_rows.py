@@ -36,6 +36,13 @@ def mislabelled(X: np.ndarray, y: np.ndarray, rate: float, seed: int) -> np.ndar
     weak = LogisticRegression(max_iter=300, C=0.3).fit(X[seen], y[seen])
     proba = np.zeros((len(y), int(y.max()) + 1))
     proba[:, weak.classes_] = weak.predict_proba(X)
+    return as_doubted(proba, y, rate, rng)
+
+
+def as_doubted(proba: np.ndarray, y: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
+    """(n,) labels of an annotator who believes ``proba`` (n, K): wrong in proportion to his doubt about the true class ``y`` (n,), about
+    ``rate`` of all, and then the class that he finds likely in its stead (drawn)."""
+    proba = proba.astype(float)
     rows = np.arange(len(y))
     doubt = 1 - proba[rows, y]
     wrong = rng.random(len(y)) < np.minimum(doubt * rate * len(y) / doubt.sum(), 1.0)

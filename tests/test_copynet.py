@@ -177,7 +177,8 @@ def test_a_true_label_that_nobody_gave_is_a_class_too():
     X, y, given = blobs(300)
     true = y.astype(object)
     true[:30] = "bat"
-    out = model().fit(X, given, true)
+    with pytest.warns(UserWarning, match="new classes"):
+        out = model().fit(X, given, true)
     assert out.classes_.tolist() == ["bat", "cat", "dog", "owl"]
 
 
@@ -189,3 +190,106 @@ def test_rows_that_cover_a_pattern_are_of_every_pair():
     pairs = np.bincount(best[rows] * 4 + given[rows], minlength=16)
     assert len(np.unique(rows)) == 64 and pairs.min() >= 3
     assert len(cover_pattern(np.eye(4)[best], given, 50_000, rng)) == 9000
+
+
+# ------------------------------------------------------------ what people pass instead
+
+
+def numbers(n: int = 300) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    X, y, given = blobs(n)
+    return X, np.searchsorted(NAMES, y), np.searchsorted(NAMES, given)
+
+
+def quick(**options) -> CopyNet:
+    return CopyNet(TorchClassifier(epochs=3, precision="float32", **options), random_state=0)
+
+
+def test_a_class_that_the_new_truth_vouches_for_is_heeded_after_adapting(tmp_path):
+    X, y, given = numbers()
+    with pytest.warns(UserWarning, match="no trusted row"):
+        out = quick().fit(X, given, np.where(y == 2, None, y))
+    assert out.unvouched_.tolist() == [2]
+    out.adapt(X, given, y, epochs=20)
+    assert out.unvouched_.tolist() == []
+    out.save(tmp_path / "m.safetensors")
+    assert CopyNet.load(tmp_path / "m.safetensors").unvouched_.tolist() == []
+
+
+def test_averaged_weights_are_the_experts_too():
+    X, y, given = numbers()
+    out = quick(average=0.9).fit(X, given, y)
+    before = out.predict_proba(X, given)
+    with torch.no_grad():  # the weights of the last step alone
+        out.amateur_.trainer_.network.expert.table += 1.0 * torch.eye(3)
+    np.testing.assert_array_equal(out.predict_proba(X, given), before)
+    out.adapt(X, given, y, epochs=5)
+    assert np.abs(out.predict_proba(X, given) - before).max() > 1e-6
+
+
+def test_contradicting_truth_is_not_trusted_when_adapting():
+    X, y, given = numbers()
+    out = quick().fit(X, given, y)
+    with (
+        pytest.warns(UserWarning, match="600 trusted rows are alike"),
+        pytest.raises(DataError, match="no row has a true"),
+    ):
+        out.adapt(np.r_[X, X], np.r_[given, given], np.r_[y, (y + 1) % 3])
+
+
+def test_pandas_missing_values_are_missing():
+    import pandas as pd
+
+    X, y, given = numbers()
+    true = pd.array([v if at % 3 else pd.NA for at, v in enumerate(y)], dtype="Int64")
+    out = quick().fit(X, pd.Series(given, dtype="Int64"), true)
+    heeded = pd.array([v if at % 2 else pd.NA for at, v in enumerate(given)], dtype="Int64")
+    none = out.predict_proba(X)
+    some = out.predict_proba(X, heeded)
+    np.testing.assert_array_equal(none[::2], some[::2])
+    assert (none[1::2] != some[1::2]).any()
+
+
+@pytest.mark.parametrize(
+    ("true", "words"),
+    [
+        (lambda y: y + 0.5, "hold 0.5, but the classes are whole numbers|hold 1.5|hold 2.5"),
+        (lambda y: np.where(y == 0, -1, y), "None there"),
+        (lambda y: np.full(len(y), "x"), "whole numbers"),
+        (lambda y: y[:5], "true labels have shape"),
+    ],
+)
+def test_truth_of_another_kind_is_refused(true, words):
+    X, y, given = numbers()
+    with pytest.raises(DataError, match=words):
+        quick().fit(X, given, true(y))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (lambda g: g[:5], "the given labels have shape"),
+        (lambda g: np.full(len(g), 1.5), "hold 1.5"),
+        (lambda g: np.full(len(g), "x"), "whole numbers"),
+        (lambda g: g + 5, "training never saw"),
+    ],
+)
+def test_given_labels_of_another_kind_are_refused(labels, words):
+    X, y, given = numbers()
+    out = quick().fit(X, given, y)
+    with pytest.raises(DataError, match=words):
+        out.predict(X, labels(given))
+    with pytest.raises(DataError, match=words):
+        out.adapt(X, labels(given), y)
+
+
+def test_rows_without_a_given_label_are_counted():
+    X, y, given = numbers()
+    with pytest.raises(DataError, match="rows have no given label"):
+        quick().fit(X, np.where(given == 0, None, given), y)
+
+
+def test_unfitted_is_said():
+    from sklearn.exceptions import NotFittedError
+
+    with pytest.raises(NotFittedError):
+        CopyNet().predict(np.zeros((2, 2)))

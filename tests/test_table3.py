@@ -117,7 +117,7 @@ def test_killed_anywhere_and_started_again_the_comparison_ends_with_the_same_num
     whole = table3.run_table3("bars", How(output=tmp_path / "whole"), methods=SOME)
     moved = transfer.run_transfer("bars", How(output=tmp_path / "whole"))
     run_through_kills(CHILD.format(tests=str(Path(__file__).parent)), tmp_path / "cut", kills=3)
-    found = json.loads((tmp_path / "cut" / "table3-bars-compact.json").read_text())
+    found = json.loads((tmp_path / "cut" / "table3-bars-part-compact.json").read_text())
     for name, parts in whole["methods"].items():
         for part, row in parts.items():
             for figure in ("alone", "fused", "own", "chosen", "curve", "shares", "steady", "rate"):

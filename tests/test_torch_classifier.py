@@ -395,3 +395,91 @@ def test_out_of_memory_says_which_setting_to_lower(monkeypatch):
 
 def test_minibatches_are_even():
     assert [len(p) for p in torch.arange(129).tensor_split(Recipe(batch_size=128).steps(129))] == [65, 64]
+
+
+# ------------------------------------------------------------ settings and numbers that make no sense
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"batch_size": 0}, "batch_size=0 is no count"),
+        ({"epochs": 1.5}, "epochs=1.5 is no count"),
+        ({"learning_rate": -0.1}, "no rate"),
+        ({"average": 2.0}, "average=2.0 is no share"),
+        ({"augment": None}, "augment=None is no text"),
+        ({"augment": "crop30"}, "out of sight"),
+        ({"keep": "bestt"}, "keep='bestt' is unknown"),
+        ({"keep": "best"}, "set validation_fraction"),
+        ({"image_shape": (8, 8)}, "is no shape"),
+        ({"device": "meta"}, "expected auto, cpu or cuda"),
+        ({"learning_rate": 1e6, "augment": "none"}, "lower the learning rate"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_said_in_one_sentence(option, words):
+    X, y = bars(40)
+    with pytest.raises((SettingsError, DataError), match=words):
+        small(**option).fit(X, y)
+
+
+def test_numbers_that_float32_cannot_hold_are_refused():
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    X[0, 0] = 1e39
+    with pytest.raises(DataError, match="more than float32 can"):
+        TorchClassifier(epochs=1).fit(X, np.arange(40) % 2)
+
+
+@pytest.mark.parametrize("weight", [np.nan, -1e3])
+def test_weights_that_are_no_weights_are_refused(weight):
+    X, y = bars(40)
+    weights = np.ones(40)
+    weights[3] = weight
+    with pytest.raises(ValueError, match="negative or no numbers"):
+        small().fit(X, y, weights)
+
+
+def test_a_first_call_that_fails_leaves_nothing_behind():
+    X, y = bars(40)
+    model = small()
+    with pytest.raises(DataError, match="target has shape"):
+        model.partial_fit(X, y, target=np.ones((3, 3)))
+    assert not hasattr(model, "trainer_")
+    with pytest.raises(DataError, match="no numbers"):
+        model.partial_fit(X, y, target=np.full((40, 3), np.nan))
+
+
+def test_pictures_of_another_shape_are_refused():
+    X, y = bars(40)
+    model = small().fit(X, y)
+    shape = X.shape[1:]
+    for other in (X.reshape(40, shape[0] * 2, -1), X[:, :4], X.reshape(40, -1)):
+        with pytest.raises(DataError, match="has learned from"):
+            model.predict(other)
+
+
+@pytest.mark.parametrize("network", ["mlp", "expert"])
+def test_networks_of_vectors_take_pictures_as_vectors(network):
+    X = np.random.default_rng(0).random((40, 4, 4))
+    model = TorchClassifier(network, epochs=1, random_state=0).fit(X, np.arange(40) % 2)
+    assert TorchClassifier.from_bytes(model.to_bytes()).predict_proba(X).shape == (40, 2)
+
+
+def test_holes_in_float_pictures_are_of_the_mean():
+    X, y = bars(120)
+    floats = X.astype(np.float32) / 255
+    score = small(epochs=6, augment="cutout4").fit(floats, y).score(floats, y)
+    assert score > 0.9 * small(epochs=6, augment="cutout4").fit(X, y).score(X, y)
+
+
+def test_settings_as_numpy_has_them_are_saved():
+    X, y = bars(40)
+    model = small(batch_size=np.int64(16), learning_rate=np.float32(0.1)).fit(X, y)
+    np.testing.assert_array_equal(TorchClassifier.from_bytes(model.to_bytes()).predict(X), model.predict(X))
+
+
+def test_what_was_learned_on_a_gpu_is_loaded_without_one():
+    X, y = bars(40)
+    model = small().fit(X, y)
+    model.device = "cuda"
+    content = model.to_bytes()
+    assert TorchClassifier.from_bytes(content).predict(X).shape == (40,)

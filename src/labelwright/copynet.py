@@ -15,7 +15,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from labelwright.errors import DataError, SettingsError
-from labelwright.learners.torch_classifier import TorchClassifier, checked_trust, labels_like
+from labelwright.learners.labels import checked_trust, labels_like
+from labelwright.learners.torch_classifier import TorchClassifier
 from labelwright.types import NO_LABEL, Bools, Floats, Ints
 
 
@@ -69,14 +70,8 @@ class CopyNet(ClassifierMixin, BaseEstimator):
         """
         from labelwright.learners.imitating import Imitate
 
-        X, given = np.asarray(X), np.asarray(given)
-        sure, known = checked_trust(true, len(X))
-        sure = sure & ~_contradicted(X, sure, known)
-        if not sure.any():
-            raise DataError(
-                "no row has a true label; CopyNet imitates an expert, so give the expert's label of some rows "
-                "(true=, None where unknown), or use a method that needs no truth"
-            )
+        X, given, sure, known = _told(X, given, true)
+        _check_new(known[sure], given)
         model = TorchClassifier() if self.amateur is None else self.amateur
         seed = model.random_state if self.random_state is None else self.random_state
         self.amateur_ = clone(model).set_params(method=Imitate(self.expert, tuple(self.hidden)), random_state=seed)
@@ -108,17 +103,26 @@ class CopyNet(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "amateur_")
         if layers not in ("all", "last"):
             raise SettingsError(f"layers={layers!r} is unknown; expected all or last")
-        X, given = np.asarray(X), np.asarray(given)
-        sure, known = checked_trust(true, len(X))
-        if not sure.any():
-            raise DataError("no row has a true label; give the expert's label of some rows (true=, None where unknown)")
-        codes = self.amateur_._codes(given)
+        X, given, sure, known = _told(X, given, true)
+        codes = self._codes(given.astype(object), "the given labels")
         settled = np.full(len(X), NO_LABEL, np.int64)
-        settled[sure] = self.amateur_._codes(labels_like(known[sure], given))
+        settled[sure] = self._codes(known[sure], "the true labels")
         turns = max(1, round(self.amateur_.epochs / 10)) if epochs is None else epochs
         proba = self.amateur_.predict_proba(X)
         retrained(self.amateur_, proba, codes, settled, last=layers == "last", epochs=turns)
+        self._take(self.amateur_)
         return self
+
+    def _codes(self, labels: Any, what: str) -> Ints:
+        """(m,) classes of labels (m,) object. Raises DataError for one that was never seen in training."""
+        like = labels_like(labels, self.classes_, what)
+        unknown = np.setdiff1d(like, self.classes_)
+        if len(unknown):
+            raise DataError(
+                f"{what} hold {unknown[:5].tolist()}, which training never saw; expected some of "
+                f"{self.classes_[:10].tolist()}, None where a row has no label"
+            )
+        return np.searchsorted(self.classes_, like)
 
     # ------------------------------------------------------------ judging
 
@@ -131,23 +135,17 @@ class CopyNet(ClassifierMixin, BaseEstimator):
 
         check_is_fitted(self, "amateur_")
         proba = self.amateur_.predict_proba(X)
-        has, labels = checked_trust(given, len(proba))
-        heeded = labels_like(labels[has], self.classes_)
-        unknown = np.setdiff1d(heeded, self.classes_)
-        if len(unknown):
-            raise DataError(
-                f"given holds the labels {unknown[:5].tolist()}, which training never saw; expected some of "
-                f"{self.classes_[:10].tolist()}, None where a row has no label"
-            )
-        taught = ~np.isin(heeded, self.unvouched_)
+        has, labels = checked_trust(given, len(proba), "the given labels")
+        codes = self._codes(labels[has], "the given labels")
+        taught = ~np.isin(self.classes_[codes], self.unvouched_)
         has[has] = taught
         if has.any():
-            codes = self.amateur_._codes(heeded[taught])
-            proba[has] = expert_proba(self.amateur_, proba[has], codes)
+            proba[has] = expert_proba(self.amateur_, proba[has], codes[taught])
         return proba
 
     def predict(self, X: Any, given: Any = None) -> Any:
         """(n,) likeliest class; see :meth:`predict_proba`."""
+        check_is_fitted(self, "amateur_")
         return self.classes_[self.predict_proba(X, given).argmax(axis=1)]
 
     # ------------------------------------------------------------ saving
@@ -170,6 +168,36 @@ class CopyNet(ClassifierMixin, BaseEstimator):
         return model
 
 
+def _told(X: Any, given: Any, true: Any) -> tuple[Any, Any, Bools, Any]:
+    """(X, given, which rows somebody vouches for, their true labels (n,) object). Raises DataError where there is none, or a row has
+    no given label."""
+    X = np.asarray(X)
+    labelled, _ = checked_trust(given, len(X), "the given labels")
+    if not labelled.all():
+        raise DataError(
+            f"{int((~labelled).sum()):,} rows have no given label, the first is row {int(labelled.argmin())}; leave them out: "
+            "CopyNet learns what a given label says"
+        )
+    sure, known = checked_trust(true, len(X))
+    if sure.any():
+        sure = sure & ~_contradicted(X, sure, known)
+    if not sure.any():
+        raise DataError(
+            "no row has a true label; CopyNet imitates an expert, so give the expert's label of some rows "
+            "(true=, None where unknown), or use a method that needs no truth"
+        )
+    return X, np.asarray(given), sure, known
+
+
+def _check_new(known: Any, given: Any) -> None:
+    """-1 among true labels is a row that nobody looked at in other libraries; other labels that no row was given are told."""
+    new = np.setdiff1d(labels_like(known, given), given)
+    if new.dtype.kind in "if" and (new == -1).any():
+        raise DataError("the true labels hold -1, which no row was given; a row that nobody looked at has None there")
+    if len(new):
+        warnings.warn(f"the true labels hold {new[:5].tolist()}, which no row was given: new classes", stacklevel=3)
+
+
 def _contradicted(X: Any, sure: Bools, known: Any) -> Bools:
     """(n,) rows that are there more than once with different true labels; a warning says how many."""
     first: dict[bytes, Any] = {}
@@ -182,7 +210,7 @@ def _contradicted(X: Any, sure: Bools, known: Any) -> Bools:
     if out.any():
         warnings.warn(
             f"{int(out.sum())} trusted rows are alike but differ in their true label; they are not trusted",
-            stacklevel=3,
+            stacklevel=4,
         )
     return out
 

@@ -47,7 +47,7 @@ class _CoTeaching(Objective):
         self.rate, self.gradual = rate, gradual
 
     def begin_epoch(self, epoch: int, seen: Observed) -> None:
-        self.state["dropped"] = torch.tensor(self.rate * min(1.0, epoch / max(1, self.gradual)))
+        self.state["dropped"] = torch.tensor(self.rate * min(1.0, epoch / max(1, self.gradual)), dtype=torch.float64)
 
     def losses(self, network: nn.Module, batch: Minibatch) -> Iterator[Tensor]:
         twins = as_kind(network, Twins)

@@ -24,7 +24,8 @@ class D2L(Method):
     alpha * given + (1 - alpha) * the network's best class, alpha = exp(-(epoch / epochs) * LID / least LID).
 
     start: epochs before the turning point is looked for; None is a sixth of them. Source: methods section 6; Ma et al. 2018,
-    equations 4 to 6 and algorithm 1. The turning point and the dimensionality of each epoch: ``turned``, ``lids`` of
+    equations 4 to 6 and algorithm 1. Different here [D]: the network goes on from where it is at the turning point, not from its weights
+    before it, which the authors' code leaves open. The turning point and the dimensionality of each epoch: ``turned``, ``lids`` of
     ``TorchClassifier.objective_``.
 
     >>> D2L(start=5)
@@ -77,6 +78,8 @@ class _D2L(Objective):
     def begin_epoch(self, epoch: int, seen: Observed) -> None:
         some = torch.randperm(self.rows)[:ROWS]
         groups = [group for group in some.split(GROUP) if len(group) > 2]
+        if not groups:  # two rows have no neighbourhood
+            return
         lid = torch.stack([dimensionality(seen.hidden(group)).mean().cpu() for group in groups]).mean()
         before = self.state["lids"]
         self.state["lids"] = torch.cat([before, lid[None]])

@@ -29,7 +29,8 @@ class DISC(Method):
     Source: methods section 6; Li et al. 2023, equations 2 to 9, with the margin, the bound and the sorting after each epoch of
     the authors' code [O]: sorted at each minibatch, a network that knows little yet gives all rows to one class within ten
     steps. Different here [D]: the second look has a hole of half the side instead of random distortions; the decay is fitted
-    to the number of epochs; losses of the two looks are averaged, not summed.
+    to the number of epochs; losses of the two looks are averaged, not summed;
+    thresholds begin at 1 / K, not near 0.
 
     >>> DISC().margin
     0.5

@@ -22,7 +22,8 @@ class DivideMix(Method):
     warm_up: epochs of cross-entropy first; None is a sixth of them. threshold: least probability of a label to be believed.
     sharpen: temperature of guessed labels. alpha: of the Beta distribution that mixes rows. unlabelled: weight of the guessed
     rows' loss, reached over as many epochs as the warm-up, at least 1. Predicts by the mean of both.
-    Source: methods section 6; Li et al. 2020, algorithm 1. Different here [D]: the networks take turns at each minibatch,
+    Source: methods section 6; Li et al. 2020, algorithm 1, and the authors' code, in which the peer judges without dropout and by its
+    running statistics while a network trains. Different here [D]: the networks take turns at each minibatch,
     not at each epoch, and a minibatch holds both kinds of rows.
 
     >>> DivideMix().unlabelled
@@ -97,8 +98,10 @@ class _DivideMix(Objective):
         """The loss of one network: believed rows with refined labels, the others with guessed ones, all mixed (MixMatch)."""
         looks = [batch.x, batch.look()]
         clean = self.state["clean"][at][batch.index]
+        peer = network.members[1 - at].eval()
         with torch.no_grad():
             shares = [[F.softmax(batch.forward(one, x), 1) for x in looks] for one in network.members]
+            peer.train()
             target = self.targets(shares, at, clean, batch.target)
         x, y = torch.cat(looks), torch.cat([target, target])
         sure = torch.cat([clean, clean]) > self.method.threshold

@@ -21,7 +21,7 @@ _MANY = 100
 class Forward(Method):
     """Loss -log (p T)_given, with ``T[true, given]``.
 
-    transition: (K, K) nested tuples, rows sum to one; None estimates it from a network trained by cross-entropy first,
+    transition: (K, K) nested tuples or an array, rows sum to one; None estimates it from a network trained by cross-entropy first,
     which doubles the time. Source: methods section 6; Patrini et al. 2017, equation 12 and theorem 3.
 
     >>> Forward(((0.8, 0.2), (0.3, 0.7))).transition[1]
@@ -29,6 +29,11 @@ class Forward(Method):
     """
 
     transition: tuple[tuple[float, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.transition is not None:  # an array, too: as a setting it has to be compared and saved
+            rows = tuple(tuple(float(share) for share in row) for row in self.transition)
+            object.__setattr__(self, "transition", rows)
 
     def begin(self, task: Task) -> Objective:
         """See :class:`~labelwright.learners.objectives.Method`. Raises DataError for a matrix that is none."""

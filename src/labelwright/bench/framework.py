@@ -122,7 +122,7 @@ def run_framework(
         workers=how.workers,
         progress=how.progress,
     )
-    command = f"labelwright bench framework --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}"
+    command = how.command("framework", dataset, len(seeds))
     result = {
         "experiment": "framework",
         "dataset": dataset,

@@ -225,7 +225,7 @@ def run_live(dataset: str = "mnist", how: How = USUAL) -> dict[str, Any]:
         "profile": how.profile,
         "seeds": len(seeds),
         "rows": rows,
-        **provenance(f"labelwright bench live --dataset {dataset} --seeds {len(seeds)}"),
+        **provenance(how.command("live", dataset, len(seeds))),
     }
     name = how.file(f"live-{dataset}")
     written(result, name, figure)

@@ -118,7 +118,7 @@ def run_money(dataset: str = "pendigits", how: How = USUAL) -> dict[str, Any]:
         "seeds": len(seeds),
         "wrong_before": mean_and_interval(before),
         "cells": told,
-        **provenance(f"labelwright bench money --dataset {dataset} --seeds {len(seeds)}"),
+        **provenance(how.command("money", dataset, len(seeds))),
     }
     written(result, how.file(f"money-{dataset}"), figure)
     return result

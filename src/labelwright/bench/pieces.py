@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,15 @@ class How:
     def range(self, usual: int) -> range:
         """The seeds to run; ``usual``: how many when none were asked for."""
         return range(self.seed, self.seed + (usual if self.seeds is None else self.seeds))
+
+    def command(self, name: str, dataset: str, usual: int) -> str:
+        """What was ordered, as it is typed.
+
+        >>> How(seed=5).command("fig7", "mnist", 3)
+        'labelwright bench fig7 --dataset mnist --profile compact --seeds 3 --seed 5'
+        """
+        first = f" --seed {self.seed}" if self.seed else ""
+        return f"labelwright bench {name} --dataset {dataset} --profile {self.profile} --seeds {len(self.range(usual))}{first}"
 
     def pieces(self, name: str) -> Path:
         """Folder of the finished pieces of an experiment on a data set."""
@@ -111,22 +121,37 @@ def run_all(
         if path.exists():
             for _ in range(steps if path in old else 0):
                 tick(path.stem)
-            record = json.loads(path.read_text())
+            record = _read(path)
         else:
             record = run(job, path, tick)
         out.setdefault((job.group, job.method), []).append(dict(record))
     return out
 
 
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise SettingsError(f"the piece {path} is damaged ({error}); delete it, and it is run again") from error
+
+
 def _claim(folder: Path, settings: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     note = folder / "settings.txt"
-    if note.exists() and note.read_text() != settings:
+    held = note.read_text() if note.exists() else settings
+    if held != settings:
         raise SettingsError(
             f"the pieces in {folder} were made by other settings ({note} tells which); move the folder away, or name another "
             "--output"
         )
-    note.write_text(settings)
+    _write(note, settings)
+
+
+def _write(path: Path, content: str) -> None:
+    """Whole or not at all: a killed experiment goes on from what is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    other = path.with_name(f".{path.name}.{os.getpid()}")
+    other.write_text(content)
+    other.replace(path)
 
 
 def mean_and_interval(values: Sequence[float]) -> dict[str, Any]:
@@ -188,6 +213,5 @@ def percent(share: float | None) -> str:
 
 def written(result: Mapping[str, Any], path: Path, draw: Callable[[Mapping[str, Any], Path], None]) -> None:
     """The result as JSON at ``path``, its plot beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1))
+    _write(path, json.dumps(result, indent=1))
     draw(result, path.with_suffix(".png"))

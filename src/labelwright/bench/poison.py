@@ -265,9 +265,7 @@ def run_poison(dataset: str = "mnist", how: How = USUAL) -> dict[str, Any]:
         "profile": how.profile,
         "seeds": len(seeds),
         "cells": {group: _averaged(records) for (group, _), records in held.items()},
-        "provenance": provenance(
-            f"labelwright bench poison --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}", how.device
-        ),
+        "provenance": provenance(how.command("poison", dataset, len(seeds)), how.device),
     }
     written(result, how.file(f"poison-{dataset}"), figure)
     return result

@@ -123,7 +123,7 @@ def run_honest(dataset: str = "pendigits", how: How = USUAL) -> dict[str, Any]:
         "profile": how.profile,
         "seeds": len(seeds),
         "kinds": told,
-        "provenance": provenance(f"labelwright bench poison-honest --dataset {dataset} --seeds {len(seeds)}"),
+        "provenance": provenance(how.command("poison-honest", dataset, len(seeds))),
     }
     written(result, how.file(f"poison-honest-{dataset}"), figure)
     return result

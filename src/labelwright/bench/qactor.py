@@ -102,7 +102,7 @@ def run_qactor(dataset: str = "cifar10", how: How = USUAL) -> dict[str, Any]:
         workers=how.workers,
         progress=how.progress,
     )
-    command = f"labelwright bench qactor --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}"
+    command = how.command("qactor", dataset, len(seeds))
     result: dict[str, Any] = {
         "experiment": "qactor",
         "dataset": dataset,

@@ -256,7 +256,7 @@ def run_sites(dataset: str = "mnist", how: How = USUAL) -> dict[str, Any]:
         "patterns": [name for name, _ in PATTERNS], "rows_each": int(world(dataset, how.seed, how.data_dir).X.shape[1]),
         "message_bytes": most_bytes(plan.shape), "numbers": plan.shape.numbers,
         "summary": summary(runs), "runs": runs,
-        **provenance(f"labelwright bench sites --dataset {dataset} --seeds {len(seeds)}"),
+        **provenance(how.command("sites", dataset, len(seeds))),
     }  # fmt: skip
     written(result, how.file(f"sites-{dataset}"), figure)
     return result

@@ -81,7 +81,7 @@ def run_table2(
     )  # fmt: skip
     alone = [json.loads((Job(s, "", "").folder(folder) / "d0.json").read_text()) for s in seeds]
     name = "fig2" if tuple(recipes) == ("paper",) else "table2"
-    command = f"labelwright bench {name} --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}"
+    command = how.command(name, dataset, len(seeds))
     command += " --ablations" if ablations else ""
     named = {f"{group}/{method}": runs for (group, method), runs in found.items()}
     result = assembled(setting, {**named, "d0-only": alone}, provenance(command, how.device))

@@ -130,14 +130,15 @@ def run_table3(
     """Every method on the same rows, network, epochs and seeds; finished pieces are not run again.
 
     methods: all when None. half: with half of the data, too.
-    Writes ``table3-<dataset>-<profile>.json`` and ``.png`` into ``output``.
+    Writes ``table3-<dataset>-<profile>.json`` and ``.png`` into ``output``, or ``table3-<dataset>-part-<profile>`` for a part of the
+    table, so that it does not take the whole one's place.
     """
     setting = find_setting(dataset, how.profile)
     seeds = how.range(setting.seeds)
     unknown = set(methods or ()) - set(METHODS)
     if unknown:
         raise SettingsError(f"{min(unknown)!r} is no row of the table; expected some of {', '.join(METHODS)}")
-    parts, chosen = ("all", "half") if half else ("all",), methods or METHODS
+    parts, chosen = ("all", "half") if half else ("all",), tuple(dict.fromkeys(methods or METHODS))
     jobs = _jobs(seeds, [setting.noise], chosen, parts)
     found = _run(dataset, how, jobs)
     percent = f"{100 * setting.noise:.0f}"
@@ -146,14 +147,15 @@ def run_table3(
         for m in chosen
     }
     _compare(rows, PUBLISHED.get(dataset, {}))
-    command = f"labelwright bench table3 --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}"
+    command = how.command("table3", dataset, len(seeds))
     command += ("" if half else " --no-half") + "".join(f" --method {name!r}" for name in methods or ())
+    stem = f"table3-{dataset}" + ("" if half and len(chosen) == len(METHODS) else "-part")
     result = {
         "experiment": "table3", "dataset": dataset, "profile": how.profile, "seeds": len(seeds), "noise": setting.noise,
         "copying": round(100 * (1 - setting.noise), 2), "shares": list(SHARES), "methods": rows,
-        "provenance": provenance(command, how.device),
+        "provenance": provenance(command, how.device), "stem": stem,
     }  # fmt: skip
-    written(result, how.file(f"table3-{dataset}"), table3_figure)
+    written(result, how.file(stem), table3_figure)
     return result
 
 
@@ -186,7 +188,7 @@ def run_fig7(dataset: str, how: How = USUAL) -> dict[str, Any]:
         for percent, pair in rates.items():
             for part, figure in zip(("all", "half"), pair, strict=True):
                 rows[percent][f"copynet {part}"]["published"] = figure
-    command = f"labelwright bench fig7 --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}"
+    command = how.command("fig7", dataset, len(seeds))
     result = {"experiment": "fig7", "dataset": dataset, "profile": how.profile, "seeds": len(seeds), "noise": rows,
               "provenance": provenance(command, how.device)}  # fmt: skip
     written(result, how.file(f"fig7-{dataset}"), fig7_figure)

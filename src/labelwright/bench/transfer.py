@@ -63,7 +63,7 @@ def run_transfer(dataset: str, how: How = USUAL) -> dict[str, Any]:
     groups = [*((p, m) for p in PATTERNS for m in ("adapted", "anew")), ("fluctuating", "stream")]
     jobs = [Job(s, group, f"{method}-{expert}") for expert in EXPERTS for s in seeds for group, method in groups]
     piece = partial(_piece, setting=setting, folder=folder, device=how.device, data_dir=how.data_dir)
-    command = f"labelwright bench transfer --dataset {dataset} --profile {how.profile} --seeds {len(seeds)}"
+    command = how.command("transfer", dataset, len(seeds))
     result: dict[str, Any] = {
         "experiment": "transfer", "dataset": dataset, "profile": how.profile, "seeds": len(seeds), "noise": setting.noise,
         "patterns": {pattern: {} for pattern in PATTERNS}, "stream": {}, "provenance": provenance(command, how.device),
@@ -164,9 +164,15 @@ def _adapted(setting: Setting, model: TorchClassifier, job: Job, data_dir: str |
             for layers in ("last", "all"):
                 name = f"{layers} layer(s), {count:,} {how}"
                 out[name] = _with_labels(_retrained(model, proba, drawn, some, layers=layers), drawn)
-        some = rows["drawn"]  # those alone: no more is known to the control
-        counted = NoiseModel.start(drawn.classes).updated(proba[some], drawn.given[some], drawn.true[some])
-        out[f"Bayes' rule, {count:,} drawn"] = accuracy(counted.posterior(test, drawn.test_given), drawn.y_test)
+        some = rows["drawn"]
+        alone = NoiseModel.start(drawn.classes).updated(proba[some], drawn.given[some], drawn.true[some])
+        known = np.full(len(drawn.true), NO_LABEL)
+        known[some] = drawn.true[some]
+        every = NoiseModel.start(drawn.classes).updated(
+            proba, drawn.given, known
+        )  # told what the fusing Expert is told
+        for counted, what in ((alone, f"{count:,} drawn"), (every, f"all rows, {count:,} drawn")):
+            out[f"Bayes' rule, {what}"] = accuracy(counted.posterior(test, drawn.test_given), drawn.y_test)
     return out
 
 

@@ -234,7 +234,7 @@ def _deep(
         return
     title = f"{name}: {dataset}, {how.profile}, {result['seeds']} seed(s), accuracies in percent, last batch"
     _show(rows_of(result), title)
-    print(f"wrote {how.file(f'{name}-{dataset}')} and .png")
+    print(f"wrote {how.file(result.get('stem', f'{name}-{dataset}'))} and .png")
 
 
 @bench.command(epilog="Example: labelwright bench table2 --dataset cifar10 --profile compact --seeds 3 --json")

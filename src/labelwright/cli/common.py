@@ -11,7 +11,7 @@ from labelwright.runner import StateFolder
 
 State = Annotated[Path, typer.Option("--state", help="the state folder that 'run' made")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
-Seed = Annotated[int, typer.Option("--seed", help="the same seed gives the same decisions")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="the same seed gives the same decisions")]
 DataDir = Annotated[str | None, typer.Option("--data-dir", help="folder of benchmark data; default $LABELWRIGHT_DATA")]
 LedgerUrl = Annotated[
     str | None,

@@ -40,11 +40,16 @@ class Augment:
                 raise SettingsError(f"the augmentation {word!r} is unknown; expected flip, crop2, cutout8, joined by +")
         return Augment(flip, sizes["crop"], sizes["cutout"])
 
-    def gather(self, pictures: Tensor, index: Tensor) -> Tensor:
-        """(b, channels, height, width) bytes, channels last in memory: the pictures (n, height, width, channels) at
-        ``index`` (b,), each flipped, shifted and holed on its own."""
+    def gather(self, pictures: Tensor, index: Tensor, grey: Tensor | None = None) -> Tensor:
+        """(b, channels, height, width) of the kind of the pictures, channels last in memory: the pictures (n, height, width,
+        channels) at ``index`` (b,), each flipped, shifted and holed on its own. grey: (channels,) that holes are filled with; 128
+        when None."""
         height, width = pictures.shape[1:3]
         count, device = len(index), pictures.device
+        if self.crop >= min(height, width):
+            raise SettingsError(
+                f"crop{self.crop} shifts pictures of {height} x {width} out of sight; take a smaller number"
+            )
         if not (self.flip or self.crop):
             out = pictures[index]
         else:
@@ -56,7 +61,7 @@ class Augment:
             out = pictures.view(-1, pictures.shape[3]).index_select(0, flat.view(-1))
             out = out.view(count, height, width, -1)
         if self.cutout:
-            out = self._holed(out)
+            out = self._holed(out, grey)
         return out.permute(0, 3, 1, 2)
 
     def _shifts(self, side: int, count: int, device: torch.device) -> Tensor:
@@ -68,7 +73,7 @@ class Augment:
         moved = moved.abs()
         return torch.where(moved >= side, 2 * (side - 1) - moved, moved)
 
-    def _holed(self, out: Tensor) -> Tensor:
+    def _holed(self, out: Tensor, grey: Tensor | None) -> Tensor:
         count, height, width, _ = out.shape
         top, left = (torch.randint(0, side, (count, 1), device=out.device) for side in (height, width))
         lines = [torch.arange(side, device=out.device) for side in (height, width)]
@@ -77,7 +82,8 @@ class Augment:
             for line, at in zip(lines, (top, left), strict=True)
         ]
         hole = inside[0][:, :, None] & inside[1][:, None, :]
-        return out.masked_fill(hole[..., None], 128)
+        fill = torch.full((out.shape[3],), 128) if grey is None else grey
+        return torch.where(hole[..., None], fill.to(out), out)
 
 
 def views(pictures: Tensor, count: int, *, flip: bool) -> list[Tensor]:

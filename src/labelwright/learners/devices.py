@@ -27,6 +27,8 @@ def find_device(wanted: str) -> torch.device:
         device = torch.device(wanted)
     except RuntimeError as error:
         raise SettingsError(f"device={wanted!r} is unknown; expected auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise SettingsError(f"device={wanted!r} is none that networks run on here; expected auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SettingsError(f"device={wanted!r}, but torch sees no GPU; take device='auto' or 'cpu'")
     return device

@@ -130,20 +130,20 @@ class _Imitate(Objective):
 
 def expert_proba(model: TorchClassifier, proba: Floats, given: Ints) -> Floats:
     """(n, K) probabilities of the Expert inside a fitted model, for the Amateur's probabilities and given classes."""
-    network = as_kind(model.trainer_.network, Cascade)
     home = model.trainer_.device
-    network.eval()
-    with torch.no_grad():
+    with torch.no_grad(), model.trainer_.judging() as judge:
+        network = as_kind(judge, Cascade)
         share = torch.as_tensor(proba, dtype=torch.float32, device=home)
         said = F.softmax(network.judge(share, torch.as_tensor(given, device=home)), 1)
-    return said.cpu().numpy().astype(np.float64)
+        return said.cpu().numpy().astype(np.float64)
 
 
 def retrained(model: TorchClassifier, proba: Floats, given: Ints, true: Ints, *, last: bool, epochs: int) -> None:
     """Train the Expert inside a fitted model, all its layers or the last one, on the rows whose true class is known.
 
     proba: (n, K) of the Amateur. given: (n,). true: (n,) classes, NO_LABEL where unknown. The fusing Expert begins anew, at the
-    temperature and noise matrix that the posterior of methods section 5 finds in all rows; the known ones then teach it.
+    temperature and noise matrix that the posterior of methods section 5 finds in all rows; the known ones then teach it. Classes that
+    some known row has count as taught from then on.
     """
     from labelwright.learners.training import Inputs, Recipe, Trainer
 
@@ -163,6 +163,12 @@ def retrained(model: TorchClassifier, proba: Floats, given: Ints, true: Ints, *,
     trainer.run(inputs, torch.as_tensor(true[sure], device=home), recipe, seed=seed)
     for weight in frozen:
         weight.requires_grad_(True)
+    network.taught[torch.as_tensor(np.unique(true[sure]), device=home)] = True
+    if model.trainer_.averaged is not None:
+        now = network.state_dict()
+        model.trainer_.averaged |= {
+            n: v.detach().clone() for n, v in now.items() if n.startswith(("expert.", "taught"))
+        }
     model._stage += 1
 
 

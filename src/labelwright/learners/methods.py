@@ -42,8 +42,9 @@ def _plain(model: TorchClassifier, X: Any, codes: Ints, epochs: int, seed: int) 
     """A function X -> (n, K) probabilities of a new network of the same settings, trained by cross-entropy."""
     beside = None if model.checkpoint is None else f"{model.checkpoint}.plain"
     other = clone(model).set_params(
-        method=None, epochs=epochs, checkpoint=beside, on_epoch=None, random_state=seed % 2**31, validation_fraction=0.0
-    )
+        method=None, epochs=epochs, checkpoint=beside, on_epoch=None, random_state=seed % 2**31, validation_fraction=0.0,
+        keep="last", patience=None,
+    )  # fmt: skip
     other.partial_fit(X, codes, classes=np.arange(len(model.classes_)))
     return lambda rows: other.predict_proba(rows, mirror=False)
 

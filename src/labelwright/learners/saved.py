@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,22 @@ def dumped(model: TorchClassifier) -> bytes:
         "seed": model._seed,
         "stage": model._stage,
     }
-    return to_bytes(tensors, {"labelwright": json.dumps(told)})
+    try:
+        text = json.dumps(told, default=_plain)
+    except TypeError as error:
+        raise SettingsError(
+            f"the network cannot be saved: {error}; use classes and settings that are texts or numbers"
+        ) from error
+    return to_bytes(tensors, {"labelwright": text})
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays, and paths, as JSON has them."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{value!r} is no value of JSON")
 
 
 def loaded(content: bytes, name: str) -> TorchClassifier:
@@ -64,6 +80,8 @@ def _empty(told: Mapping[str, Any], name: str) -> TorchClassifier:
     if told["format"] != FORMAT:
         raise SettingsError(f"{name} has format {told['format']}, expected {FORMAT}; use the version that wrote it")
     params, shape = told["params"], told["params"]["image_shape"]
+    if params["device"] == "cuda" and not torch.cuda.is_available():
+        params["device"] = "auto"  # learned on another machine
     model = TorchClassifier(**{**params, "image_shape": None if shape is None else tuple(shape)})
     model.method = _method(told.get("method"), name)
     model.classes_ = np.array(told["classes"], dtype=object if told["object_classes"] else None)
@@ -77,7 +95,13 @@ def _empty(told: Mapping[str, Any], name: str) -> TorchClassifier:
 def _named(method: Any) -> dict[str, Any] | None:
     """A method of this package as its name and settings; another's is not saved."""
     kind = type(method)
-    if method is None or not kind.__module__.startswith(_OURS):
+    if method is None:
+        return None
+    if not kind.__module__.startswith(_OURS):
+        if kind.network is not Method.network:
+            raise SettingsError(
+                f"{kind.__name__} is a method of your own with a network of its own; keep model.trainer_.network.state_dict() instead"
+            )
         return None
     return {"kind": f"{kind.__module__}:{kind.__qualname__}", "settings": asdict(method)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +13,16 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from labelwright.errors import DataError, SettingsError, SourceError
+from labelwright.learners.checks import check_settings
+from labelwright.learners.labels import checked_trust, labels_like
+from labelwright.learners.shapes import check_rows, check_shares, checked_weights, shape_of
 from labelwright.learners.watch import Watch
-from labelwright.types import NO_LABEL, Bools, Floats, Ints
+from labelwright.types import NO_LABEL, Floats, Ints
 
 if TYPE_CHECKING:
+    from labelwright.learners.checkpoint import Checkpoint
     from labelwright.learners.objectives import Method, Objective
-    from labelwright.learners.training import Checkpoint, Inputs, Recipe, Trainer
+    from labelwright.learners.training import Inputs, Recipe, Trainer
 
 
 class TorchClassifier(ClassifierMixin, BaseEstimator):
@@ -136,13 +139,14 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         instead of ``y`` (soft labels; rows sum to one).
         """
         first = not hasattr(self, "trainer_")
+        if not first:
+            check_rows(X, self._image, self._width, flat=self.image_shape is not None)
         X, y = self._checked(X, y, reset=first)
+        known = self.classes_ if not first else np.unique(y if classes is None else np.asarray(classes))
+        if target is not None:
+            check_shares(target, len(X), len(known))
         if first:
-            self._begin(X, np.unique(y) if classes is None else np.unique(np.asarray(classes)))
-        if target is not None and np.shape(target) != (len(X), len(self.classes_)):
-            raise DataError(
-                f"target has shape {np.shape(target)}; expected {(len(X), len(self.classes_))}: a share a class"
-            )
+            self._begin(X, known)
         epochs, rate = (self.epochs, self.learning_rate) if first else (self.later_epochs, self.later_rate)
         wanted = self._codes(y) if target is None else np.asarray(target, np.float32)
         return self._train(X, wanted, self._recipe(epochs, rate), sample_weight)
@@ -156,50 +160,49 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
 
     @staticmethod
     def _numbers(X: Any) -> Any:
-        """Bytes as they are, anything else as float32."""
+        """Bytes as they are, anything else as float32. Raises DataError for a number that float32 cannot hold."""
         if X.dtype == np.uint8:
             return X
-        return np.asarray(X, np.float32)
+        with np.errstate(over="ignore"):
+            out = np.asarray(X, np.float32)
+        if X.dtype != np.float32 and not np.isfinite(out).all():
+            raise DataError(f"X holds {np.abs(X).max():.3g}, more than float32 can; scale the rows")
+        return out
 
     def _begin(self, X: Any, classes: Any) -> None:
+        check_settings(self)
         if len(classes) < 2:
             raise ValueError(f"TorchClassifier needs at least two classes; got {len(classes)} class")
         self.classes_ = classes
-        self._seed = int(np.random.default_rng(self._random(self.random_state)).integers(2**62))
+        self._seed = self._first_seed()
         self._stage = 0
         self.history_: list[dict[str, float]] = []
         self.best_epoch_: int | None = None
-        shape = self._shape(X)
+        from labelwright.learners.networks import VECTOR_NETWORKS
+
+        shape = shape_of(X, self.image_shape)
         self._width = int(np.prod(X.shape[1:]))
-        self._image = shape
+        self._image = None if self.network in VECTOR_NETWORKS else shape
         values = self._values(X)
-        flat = values.reshape(-1, values.shape[-1]) if shape else values
+        flat = values.reshape(-1, values.shape[-1]) if self._image else values
         some = flat[:: max(1, len(flat) // 200_000)].astype(np.float64)
         deviation = some.std(axis=0)
         self._scale = (1 / np.where(deviation > 1e-6, deviation, 1.0)).astype(np.float32)
         self._shift = (-some.mean(axis=0) * self._scale).astype(np.float32)
         self.trainer_ = self._trainer()
 
-    @staticmethod
-    def _random(state: Any) -> Any:
-        return state.randint(2**31) if isinstance(state, np.random.RandomState) else state
+    def _first_seed(self) -> int:
+        """Of ``random_state``; without one, that of the checkpoint, so that a run that nobody gave a seed goes on, too."""
+        state = self.random_state
+        if state is None and self.checkpoint is not None:
+            from labelwright.learners.checkpoint import Checkpoint
 
-    def _shape(self, X: Any) -> tuple[int, int, int] | None:
-        if self.image_shape is not None:
-            height, width, channels = (int(side) for side in self.image_shape)
-            if int(np.prod(X.shape[1:])) != height * width * channels:
-                raise DataError(
-                    f"a row holds {int(np.prod(X.shape[1:]))} numbers, but image_shape={tuple(self.image_shape)} asks for "
-                    f"{height * width * channels}; correct one of them"
-                )
-            return height, width, channels
-        if X.ndim == 2:
-            return None
-        if X.ndim not in (3, 4) or (X.ndim == 4 and X.shape[3] not in (1, 3, 4)):
-            raise DataError(
-                f"X has shape {X.shape}; expected (n, d), (n, height, width) or (n, height, width, channels)"
-            )
-        return X.shape[1], X.shape[2], X.shape[3] if X.ndim == 4 else 1
+            begun = Checkpoint.seed_in(Path(self.checkpoint))
+            if begun is not None:
+                return begun
+        if isinstance(state, np.random.RandomState):
+            state = state.randint(2**31)
+        return int(np.random.default_rng(state).integers(2**62))
 
     def _values(self, X: Any) -> Any:
         """(n, height, width, channels) or (n, d), contiguous."""
@@ -268,9 +271,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         from labelwright.learners.devices import only_deterministic
 
         if sample_weight is not None:
-            sample_weight = np.broadcast_to(np.asarray(sample_weight, np.float32), (len(X),)).copy()
-            if not (sample_weight > 0).any():
-                raise ValueError("every sample_weight is zero; give some row a weight")
+            sample_weight = checked_weights(sample_weight, len(X))
         seed = int(np.random.default_rng([self._seed, self._stage]).integers(2**62))
         held = self._held_out(len(X), seed)
         rows = np.setdiff1d(np.arange(len(X)), held) if len(held) else slice(None)
@@ -289,7 +290,8 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
                 seed=seed,
                 weight=weight,
                 objective=self.objective_,
-                checkpoint=self._checkpoint(X, wanted, trusted, recipe),
+                checkpoint=self._checkpoint(X, wanted, trusted, recipe, sample_weight),
+                beside=watch,
                 tell=tell,
                 after_epoch=self._ended(watch),
             )
@@ -339,21 +341,23 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
 
         return step_bar(f"training {rows:,} rows", shown=self.progress)
 
-    def _checkpoint(self, X: Any, wanted: Any, trusted: Ints, recipe: Recipe) -> Checkpoint | None:
+    def _checkpoint(
+        self, X: Any, wanted: Any, trusted: Ints, recipe: Recipe, weight: Floats | None
+    ) -> Checkpoint | None:
         if self.checkpoint is None:
             return None
-        from labelwright.learners.training import Checkpoint
+        from labelwright.learners.checkpoint import Checkpoint, token_of
 
-        digest = hashlib.sha256(repr((self._seed, self._stage, recipe, self.network, self._method, X.shape)).encode())
-        for array in (X[:: max(1, len(X) // 1000)], wanted, trusted):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return Checkpoint(Path(self.checkpoint), digest.hexdigest(), self.checkpoint_seconds)
+        settings = (self._seed, self._stage, recipe, self.network, self._image, self._method, self.validation_fraction)
+        token = token_of((*settings, self.patience), X, wanted, trusted, *(() if weight is None else (weight,)))
+        return Checkpoint(Path(self.checkpoint), token, self.checkpoint_seconds, self._seed)
 
     # ------------------------------------------------------------ judging
 
     def predict_proba(self, X: Any, *, mirror: bool | None = None) -> Floats:
         """(n, K) float64 probability of each class, in the order of ``classes_``. mirror: this once, in place of the setting."""
         check_is_fitted(self, "trainer_")
+        check_rows(X, self._image, self._width, flat=self.image_shape is not None)
         X = validate_data(self, X, reset=False, dtype=None, allow_nd=True)
         proba = self.trainer_.proba(
             self._inputs(self._numbers(X)),
@@ -403,28 +407,3 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.non_deterministic = False
         return tags
-
-
-def checked_trust(trusted: Any, n: int) -> tuple[Bools, Any]:
-    """(which rows are vouched for, their true labels (n,) object). Missing are None, NaN and masked values.
-
-    Raises DataError when there is not one a row.
-
-    >>> checked_trust([1, None, 0], 3)[0].tolist()
-    [True, False, True]
-    """
-    if trusted is None:
-        return np.zeros(n, bool), np.empty(n, object)
-    if np.ma.isMaskedArray(trusted):
-        hidden, trusted = np.ma.getmaskarray(trusted), np.ma.getdata(trusted).astype(object)
-        trusted[hidden] = None
-    known = np.asarray(trusted, object)
-    if known.shape != (n,):
-        raise DataError(f"the true labels have shape {known.shape}; expected ({n},): one a row, None where unknown")
-    sure = np.array([not (one is None or one != one) for one in known], bool)
-    return sure, known
-
-
-def labels_like(labels: Any, like: Any) -> Any:
-    """Labels (m,) object as an array of the same kind as ``like``; texts as long as they are."""
-    return np.array([str(one) for one in labels], np.str_) if like.dtype.kind == "U" else labels.astype(like.dtype)

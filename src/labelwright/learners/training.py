@@ -6,12 +6,9 @@ the checkpoint: a run that was killed and started again ends with the same numbe
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +17,8 @@ from torch import Tensor, nn
 
 from labelwright.errors import SettingsError, TooLargeError
 from labelwright.learners.augment import Augment, views
+from labelwright.learners.checkpoint import Beside, Checkpoint
 from labelwright.learners.objectives import Minibatch, Objective, Observed
-from labelwright.learners.tensors import from_bytes, to_bytes, write_whole
 
 _AT_ONCE = 1000
 Tell = Callable[[int, int, float], None]
@@ -68,46 +65,13 @@ class Inputs:
         index = index.to(self.values.device)
         if self.values.ndim == 2:
             return (self.values[index].to(self.home).float() * self.scale) + self.shift
-        out = (augment or _PLAIN).gather(self.values, index).to(self.home)
+        grey = None if self.values.dtype == torch.uint8 else -self.shift / self.scale  # the mean
+        out = (augment or _PLAIN).gather(self.values, index, grey).to(self.home)
         scale, shift = self.scale.view(1, -1, 1, 1), self.shift.view(1, -1, 1, 1)
         return torch.addcmul(shift, out.float(), scale)
 
 
 _PLAIN = Augment()
-
-
-@dataclass
-class Checkpoint:
-    """A file that a training run writes every few seconds, whole or not at all, and goes on from.
-
-    token: names the data and the settings; a checkpoint of others is not used.
-    """
-
-    path: Path
-    token: str
-    seconds: float = 20.0
-    _last: float = field(default_factory=time.monotonic)
-
-    def due(self) -> bool:
-        """Whether it is time to write again."""
-        return time.monotonic() - self._last >= self.seconds
-
-    def write(self, tensors: dict[str, Tensor], told: dict[str, Any]) -> None:
-        """Replace the file by one with these."""
-        write_whole(self.path, to_bytes(tensors, {"token": self.token, "told": json.dumps(told)}))
-        self._last = time.monotonic()
-
-    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was written last for the same token; None when there is none, or the file is of another run."""
-        try:
-            tensors, said = from_bytes(self.path.read_bytes(), str(self.path))
-        except (OSError, SettingsError):
-            return None
-        return (tensors, json.loads(said["told"])) if said.get("token") == self.token else None
-
-    def remove(self) -> None:
-        """The run is over."""
-        self.path.unlink(missing_ok=True)
 
 
 class Trainer:
@@ -133,19 +97,24 @@ class Trainer:
         checkpoint: Checkpoint | None = None,
         tell: Tell | None = None,
         after_epoch: Callable[[int], bool] | None = None,
+        beside: Beside | None = None,
     ) -> None:
         """Train on all rows. target: (n,) classes or (n, K) shares of classes. weight: (n,) of the rows.
 
         objective: what is learned from a minibatch; cross-entropy when None.
-        after_epoch: told the number of each epoch that ended; returns True to stop.
+        after_epoch: told the number of each epoch that ended; returns True to stop. beside: what the checkpoint keeps for it.
         """
         with _randomness(seed, self.device), _memory(recipe, self.device):
-            state = _Going(self, recipe, len(inputs), objective or Objective())
+            state = _Going(self, recipe, len(inputs), objective or Objective(), beside)
             if checkpoint is not None:
                 state.resume(checkpoint)
             while state.epoch < recipe.epochs:
                 self._epoch(state, inputs, target, weight, checkpoint, tell)
                 state.next_epoch()
+                if not all(bool(weight.isfinite().all()) for weight in self.network.parameters()):
+                    raise SettingsError(
+                        f"training blew up: weights are no numbers after epoch {state.epoch}; lower the learning rate"
+                    )
                 if after_epoch is not None and after_epoch(state.epoch):
                     break
         if checkpoint is not None:
@@ -226,7 +195,7 @@ class Trainer:
 
         looks, flip: averaged over shifted and mirrored pictures, see :func:`~labelwright.learners.augment.views`.
         """
-        with torch.no_grad(), self._judging() as network:
+        with torch.no_grad(), self.judging() as network:
             out = []
             for index in torch.arange(len(inputs)).split(_AT_ONCE):
                 batch = inputs.batch(index)
@@ -236,7 +205,7 @@ class Trainer:
         return torch.cat(out)
 
     @contextmanager
-    def _judging(self) -> Iterator[nn.Module]:
+    def judging(self) -> Iterator[nn.Module]:
         """The network in evaluation mode, with the averaged weights."""
         self.network.eval()
         now = None
@@ -253,8 +222,8 @@ class Trainer:
 class _Going:
     """Where a training run stands: optimiser, objective, epoch, step, random state."""
 
-    def __init__(self, trainer: Trainer, recipe: Recipe, rows: int, objective: Objective):
-        self.trainer, self.recipe, self.rows, self.objective = trainer, recipe, rows, objective
+    def __init__(self, trainer: Trainer, recipe: Recipe, rows: int, objective: Objective, beside: Beside | None = None):
+        self.trainer, self.recipe, self.rows, self.objective, self.beside = trainer, recipe, rows, objective, beside
         self.steps, self.epoch, self.step, self.loss = recipe.steps(rows), 0, 0, 0.0
         self.fresh = trainer.averaged is None
         self._order: Tensor | None = None
@@ -300,7 +269,11 @@ class _Going:
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.trainer.device)
         if self._order is not None:
             tensors["order"] = self._order
-        return tensors, {"epoch": self.epoch, "step": self.step, "loss": self.loss, "fresh": self.fresh}
+        told: dict[str, Any] = {"epoch": self.epoch, "step": self.step, "loss": self.loss, "fresh": self.fresh}
+        if self.beside is not None:
+            more, told["beside"] = self.beside.held()
+            tensors |= {f"beside.{n}": v for n, v in more.items()}
+        return tensors, told
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint, if there is one of this run."""
@@ -322,6 +295,9 @@ class _Going:
             torch.cuda.set_rng_state(tensors["random.cuda"], device)
         self.epoch, self.step, self.loss, self.fresh = told["epoch"], told["step"], told["loss"], told["fresh"]
         self._order = tensors.get("order")
+        if self.beside is not None:
+            kept = {n.removeprefix("beside."): v.to(device) for n, v in tensors.items() if n.startswith("beside.")}
+            self.beside.resume(kept, told["beside"])
 
 
 def _laid_out(value: Tensor, like: Tensor) -> Tensor:
@@ -353,4 +329,4 @@ def _memory(recipe: Recipe, device: torch.device) -> Iterator[None]:
         ) from error
 
 
-__all__ = ["Checkpoint", "Inputs", "Recipe", "Trainer"]
+__all__ = ["Inputs", "Recipe", "Trainer"]

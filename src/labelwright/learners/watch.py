@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,25 @@ class Watch:
     @staticmethod
     def _states(trainer: Trainer) -> tuple[Any, Any]:
         return trainer.network.state_dict(), trainer.averaged
+
+    def held(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a checkpoint keeps: the best weights, and what was seen so far."""
+        parts = zip(("best.", "averaged."), self.kept or (None, None), strict=True)
+        tensors = {f"{part}{n}": v for part, state in parts for n, v in (state or {}).items()}
+        told = {"best": self.best if self.kept else None, "waited": self.waited, "history": self.model.history_}
+        return tensors, {**told, "best_epoch": self.model.best_epoch_}
+
+    def resume(self, tensors: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+        """Go on from :meth:`held`."""
+        self.waited, self.model.history_, self.model.best_epoch_ = told["waited"], told["history"], told["best_epoch"]
+        if told["best"] is None:
+            return
+        self.best = told["best"]
+        weights, averaged = (
+            {n.removeprefix(part): v for n, v in tensors.items() if n.startswith(part)}
+            for part in ("best.", "averaged.")
+        )
+        self.kept = (weights, averaged or None)
 
     def restore(self, trainer: Trainer) -> None:
         """The weights of the best epoch."""

@@ -155,7 +155,7 @@ class Desk:
             return None
         given, suggestion = self.classes[item.given], self.classes[item.suggestion]
         examples = [] if brief or item.blind else self._examples(row, item)
-        fields = self._fields(item.key, row, [example for _, group in examples for example in group])
+        fields = self.fields(item.key, row, [example for _, group in examples for example in group])
         row_id = self.shelf.id_of(item.key)
         return Question(item, row_id, given, suggestion, fields, self._why(item), examples)
 
@@ -171,12 +171,13 @@ class Desk:
             for key in self.examples.near(row, label, count, but=item.key):
                 other = self.shelf.row(key)
                 if other is not None:
-                    fields = self._fields(key, other, [])
+                    fields = self.fields(key, other, [])
                     found.append(Example(key, self.shelf.id_of(key), self.classes[label], fields))
             out.append((self.classes[label], found))
         return out
 
-    def _fields(self, key: int, row: pa.Table, examples: list[Example]) -> list[Field]:
+    def fields(self, key: int, row: pa.Table, examples: list[Example]) -> list[Field]:
+        """What is shown of a row, column by column; the values of numbers beside those of the examples."""
         out = []
         for at, name in enumerate(row.column_names):
             if name in self.hidden:
@@ -277,7 +278,7 @@ class Desk:
                 told = {"given": self.classes[int(records.given[at])], "label": self.classes[int(records.label[at])]}
                 sure = float(records.proba[at])
                 out.append(
-                    {"key": key, "id": records.ids[at], "sure": sure, "fields": self._fields(key, row, []), **told}
+                    {"key": key, "id": records.ids[at], "sure": sure, "fields": self.fields(key, row, []), **told}
                 )
                 if len(out) == count:
                     return out

@@ -61,7 +61,7 @@ def _disputes(app: FastAPI, site: Site) -> None:
         rows = view.disputed(desk.history.engine)
         for row in rows:
             table = desk.shelf.row(row["key"])
-            row["fields"] = desk._fields(row["key"], table, []) if table is not None else []
+            row["fields"] = desk.fields(row["key"], table, []) if table is not None else []
             row["id"] = desk.shelf.id_of(row["key"])
         return site.page("disputes.html.j2", request, who, rows=rows, classes=desk.classes)
 
