@@ -58,7 +58,7 @@ def test_a_folder_of_pictures_is_judged_by_a_network(pictures, tmp_path: Path) -
 
 def test_what_stands_for_auto() -> None:
     def name(X: np.ndarray, **more) -> str:
-        return type(crossval.chosen_classifier("auto", crossval.read_features(X, len(X)), 0)).__name__
+        return type(crossval.chosen_classifier("auto", crossval.read_features(X, len(X)), 0, 2)).__name__
 
     assert name(np.zeros((4, 16, 16, 3), np.uint8)) == "TorchClassifier"
     assert name(np.zeros((4, 16, 16), np.uint8)) == "TorchClassifier"
@@ -71,7 +71,7 @@ def test_what_stands_for_auto() -> None:
 def test_few_pictures_are_looked_at_more_often() -> None:
     def epochs(n: int) -> int:
         read = crossval.Features(np.zeros((n, 768), np.float32), False, (), (16, 16, 3))
-        return crossval.chosen_classifier("auto", read, 0).epochs
+        return crossval.chosen_classifier("auto", read, 0, 2).epochs
 
     assert epochs(50) == 60 and epochs(100_000) == 15 and 15 < epochs(3000) < 60
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,11 @@ from labelwright.auditing.crossval import chosen_classifier, cross_validated, re
 from labelwright.auditing.passes import judge_all, one_thread
 from labelwright.auditing.reading import Labels, Probabilities, read_answers, read_labels, read_probabilities
 from labelwright.auditing.result import Audit, assembled, restored
+from labelwright.auditing.sample import GIVEN, MADE, unlabelled, warned
 from labelwright.errors import DataError, SettingsError, SourceError
 from labelwright.scale import Mapper
-from labelwright.types import NO_LABEL
 
 Progress = Callable[[str, int, int], None]
-_SURE, _AGREES, _ENOUGH = 0.99, 0.999, 200
-_FEW = 50
 
 
 def audit(
@@ -67,7 +64,7 @@ def audit(
     >>> bool(found.issues.is_label_issue[3]), int(found.issues.predicted_label[3])
     (True, 0)
     """
-    seed = 0 if random_state is None else int(random_state)
+    seed = _seed(random_state)
     tell, close = _progress(progress)
     try:
         notes: list[str] = []
@@ -80,7 +77,7 @@ def audit(
                 proba = read_probabilities(proba.array, len(named), classes)
             # Threads of the linear algebra go on spinning, and take the cores from those that come after.
             with one_thread():
-                _check_sample(proba, named, notes)
+                warned(GIVEN, proba, named, notes)
             if X is not None and features is None:
                 features = read_features(X, len(named)).X
         elif X is not None:
@@ -90,16 +87,7 @@ def audit(
             raise SettingsError("an audit needs pred_probs, or X to make them from; give one of them")
         known = read_answers(answers, named)
         _same_length(named, sources=sources, ids=ids, features=features)
-        missing = int((named.codes == NO_LABEL).sum())
-        if missing:
-            have = (
-                "1 row has no label: it gets its" if missing == 1 else f"{missing:,} rows have no label: they get their"
-            )
-            notes.append(f"{have} likeliest one and {'is' if missing == 1 else 'are'} not judged")
-        if len(named) - missing < _FEW:
-            notes.append(
-                f"only {len(named) - missing} rows have a label: so few can hardly be judged; take every figure as a guess"
-            )
+        notes.extend(unlabelled(named))
         return assembled(
             named,
             proba,
@@ -130,10 +118,9 @@ def _predicted(
     if folds < 2:
         raise SettingsError(f"{folds} folds were asked for; cross-validation needs 2 or more")
     read = read_features(X, len(named))
-    model = classifier
+    model, k = classifier, len(named.names)
     if classifier is None or isinstance(classifier, str):
-        model = chosen_classifier(classifier or "auto", read, seed)
-    k = len(named.names)
+        model = chosen_classifier(classifier or "auto", read, seed, k)
     if k < 2:
         raise DataError(
             f"all labels are {named.names.tolist()[0]!r}; a label can be judged only against at least one other class"
@@ -149,9 +136,10 @@ def _predicted(
         progress=lambda done, total: tell("cross-validation", done, total),
     )
     name = type(model).__name__
-    notes.append(f"probabilities: {name}, {folds}-fold cross-validation, calibrated")
-    notes.extend(read.told)
     few = np.bincount(named.codes[named.codes >= 0], minlength=k)
+    notes.append(f"probabilities: {name}, {min(folds, int(few.max()))}-fold cross-validation, calibrated")
+    notes.extend(read.told)
+    warned(MADE, Probabilities(proba), named, notes)
     lonely = [str(named.names[c]) for c in np.flatnonzero(few == 1)]
     if lonely:
         notes.append(
@@ -161,39 +149,27 @@ def _predicted(
     return Probabilities(proba), read.X if features is None else features
 
 
+def _seed(state: Any) -> int:
+    if state is None:
+        return 0
+    if isinstance(state, np.random.RandomState):
+        return int(state.randint(2**31))
+    if isinstance(state, np.random.Generator):
+        return int(state.integers(2**31))
+    if not isinstance(state, int | np.integer) or not 0 <= state < 2**32:
+        raise SettingsError(f"random_state={state!r} is no seed; expected a whole number of 0 or more, below 2**32")
+    return int(state)
+
+
 def _same_length(named: Labels, **given: Any) -> None:
     for name, values in given.items():
         if values is None:
             continue
+        if name in ("sources", "ids") and (isinstance(values, str | Mapping) or np.ndim(values) != 1):
+            raise DataError(f"{name} have to be one a row, shape (n,); got {type(values).__name__} of another shape")
         rows = values.shape[0] if hasattr(values, "shape") else len(values)
         if rows != len(named):
             raise DataError(f"there are {len(named)} labels but {rows} {name}; give one a row")
-
-
-def _check_sample(proba: Probabilities, named: Labels, notes: list[str]) -> None:
-    """Warn when the probabilities look as if the model had been trained on these very labels, or never seen them."""
-    rows = np.flatnonzero(named.codes != NO_LABEL)
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), 4096, 500 + 1_000_000 // proba.classes)).astype(int)]
-    if len(rows) < _ENOUGH:
-        return
-    sample, label = proba.rows(rows), named.codes[rows]
-    own = sample[np.arange(len(rows)), label]
-    mean, agrees = float(own.mean()), float((sample.argmax(axis=1) == label).mean())
-    gain = own - sample.mean(axis=0)[label]
-    told = None
-    if mean > _SURE and agrees > _AGREES:
-        told = (
-            f"the probabilities look in-sample: the mean self-confidence is {mean:.3f} and {100 * agrees:.1f} % of the labels "
-            "are predicted as given. A model that was trained on these labels repeats them; use cross-validated probabilities"
-        )
-    elif gain.mean() <= 3 * gain.std() / np.sqrt(len(rows)) and len(np.unique(label)) > 1:
-        told = (
-            "the probabilities tell nothing about the labels: a row's class gets no more than any other row gives it. Check "
-            "that the rows, and the columns, are in the labels' order"
-        )
-    if told is not None:
-        notes.append(told)
-        warnings.warn(told, stacklevel=3)
 
 
 def _progress(wanted: Progress | bool | None) -> tuple[Progress, Callable[[], None]]:
@@ -253,6 +229,9 @@ class LoadedAudit:
             read_probabilities(proba.array, len(named))
         known = read_answers(answers, named)
         _same_length(named, sources=sources, ids=ids, features=features)
+        notes: list[str] = []
+        warned(GIVEN, proba, named, notes)
+        notes.extend(unlabelled(named))
         whole = judge_all(self.judge, proba, named.codes, known)
         return Audit(
             named,
@@ -263,6 +242,7 @@ class LoadedAudit:
             source_of=None if sources is None else np.asarray(sources),
             ids=None if ids is None else np.asarray(ids),
             features=features,
+            notes=tuple(notes),
         )
 
 
@@ -275,38 +255,3 @@ def load_audit(path: str | Path) -> LoadedAudit:
     except ValueError as error:
         raise SourceError(f"{path} is not whole JSON ({error}); save the audit again") from error
     return LoadedAudit(state)
-
-
-def find_label_issues(
-    labels: Any, pred_probs: Any, *, return_indices_ranked_by: str | None = None, **ignored: Any
-) -> Any:
-    """For people who come from cleanlab: (n,) mask of label issues, or their positions, ranked.
-
-    return_indices_ranked_by: None for the mask; "self_confidence", "normalized_margin" or "confidence_weighted_entropy" for
-    positions: all three rank by our ``label_score``, the worst first. Raises SettingsError for another word or option.
-
-    >>> int(find_label_issues([0, 1] * 20, np.array([[0.9, 0.1], [0.1, 0.9]] * 20)).sum())
-    0
-    """
-    known = {"filter_by", "frac_noise", "num_to_remove_per_class", "min_examples_per_class", "n_jobs", "verbose"}
-    strange = set(ignored) - known
-    if strange:
-        raise SettingsError(f"the option {sorted(strange)[0]!r} is unknown; labelwright.audit() tells more than a mask")
-    ranks = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
-    if return_indices_ranked_by is not None and return_indices_ranked_by not in ranks:
-        raise SettingsError(
-            f"return_indices_ranked_by={return_indices_ranked_by!r} is unknown; expected one of {', '.join(ranks)}"
-        )
-    found = audit(labels, pred_probs)
-    if return_indices_ranked_by is None:
-        return found.flagged
-    return found.ranking[found.flagged[found.ranking]]
-
-
-def get_label_quality_scores(labels: Any, pred_probs: Any, *, method: str | None = None, **ignored: Any) -> Any:
-    """For people who come from cleanlab: (n,) ``label_score`` in [0, 1], lower is worse, whatever ``method`` says.
-
-    >>> get_label_quality_scores([0, 1] * 20, np.array([[0.9, 0.1], [0.1, 0.9]] * 20)).shape
-    (40,)
-    """
-    return audit(labels, pred_probs).label_score

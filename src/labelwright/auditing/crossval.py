@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from labelwright.auditing.duplicates import centred
 from labelwright.bootstrap import Fold
 from labelwright.errors import DataError, SettingsError, TooFewRowsError
 from labelwright.learners.scoring import softmax
@@ -21,6 +22,7 @@ _WIDE = 2000
 _LOOKS, _EPOCHS = 60_000, (15, 60)
 _TEMPERATURES = np.geomspace(0.25, 12.0, 40)
 _CALIBRATION_ROWS = 20_000
+_FOREST_BYTES = 1e9
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def read_features(X: Any, rows: int) -> Features:
         if matrix.shape[0] != rows:
             raise DataError(f"there are {rows} labels but X has {matrix.shape[0]} rows; give one row a label")
         return Features(matrix, matrix.shape[1] > _WIDE, ())
-    if isinstance(X, list | tuple) and len(X) and isinstance(X[0], str):
+    if _texts(X):
         import pyarrow as pa
 
         X = pa.table({"text": list(X)})
@@ -59,8 +61,14 @@ def read_features(X: Any, rows: int) -> Features:
             raise DataError(
                 f"row {bad} of X holds NaN or infinity; fill it, or pass a DataFrame, whose gaps are filled"
             )
-        return Features(np.ascontiguousarray(array, np.float32), False, (), shape)
+        return Features(centred(array), False, (), shape)
     return _encoded(X, rows)
+
+
+def _texts(X: Any) -> bool:
+    """A list, array or Series of texts."""
+    plain = isinstance(X, list | tuple) or (len(getattr(X, "shape", ())) == 1 and hasattr(X, "tolist"))
+    return plain and len(X) > 0 and all(isinstance(one, str) for one in X)
 
 
 def _encoded(X: Any, rows: int) -> Features:
@@ -93,7 +101,7 @@ def shown_rows(X: Any) -> Any:
         return X
     import pyarrow as pa
 
-    if isinstance(X, list | tuple) and len(X) and isinstance(X[0], str):
+    if _texts(X):
         return pa.table({"text": list(X)})
     if hasattr(X, "dtypes") and hasattr(X, "columns") and len(X):
         from labelwright.tables import open_source
@@ -102,7 +110,7 @@ def shown_rows(X: Any) -> Any:
     return None
 
 
-def chosen_classifier(name: str, features: Features, seed: int) -> Any:
+def chosen_classifier(name: str, features: Features, seed: int, classes: int) -> Any:
     """A classifier by its name on the command line. "auto": a network for pictures where torch is installed, extremely
     randomised trees for tables and for pictures without torch, logistic regression for text and very wide features."""
     from labelwright.settings import NETWORKS, make_classifier, resolved
@@ -113,7 +121,18 @@ def chosen_classifier(name: str, features: Features, seed: int) -> Any:
     model = make_classifier(name, seed, features.shape)
     if name in NETWORKS:  # few pictures are looked at more often, so that there are steps enough to learn from them
         model.set_params(epochs=int(np.clip(_LOOKS / max(1, features.X.shape[0]), *_EPOCHS)))
+    if name == "auto":
+        model.set_params(**_fitting_memory(features.X.shape[0], classes))
     return model
+
+
+def _fitting_memory(rows: int, classes: int) -> dict[str, Any]:
+    """Trees and their leaves, so that what a forest remembers of every class in every leaf stays within :data:`_FOREST_BYTES`."""
+    for trees in (200, 100, 50, 25):
+        leaves = int(_FOREST_BYTES / (16 * trees * classes))
+        if leaves >= min(rows // 2, 4 * classes):
+            break
+    return {"n_estimators": trees, "max_leaf_nodes": None if leaves >= rows // 2 else max(leaves, 2)}
 
 
 def cross_validated(

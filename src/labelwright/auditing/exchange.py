@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labelwright.errors import SettingsError
 from labelwright.interchange import plain, prediction
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 def label_studio_tasks(audit: Audit, path: str | Path | None, count: int | None) -> list[dict[str, Any]]:
     """See :meth:`labelwright.auditing.Audit.to_label_studio`."""
+    if count is not None and count < 0:
+        raise SettingsError(f"count={count} is no number of tasks; expected 0 or more, or None for all")
     worst = audit.ranking[audit.flagged[audit.ranking]][:count]
     table = audit.rows.take(worst) if audit.rows is not None else None
     shown = table.to_pylist() if table is not None else [{}] * len(worst)

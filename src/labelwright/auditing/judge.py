@@ -210,6 +210,8 @@ class Judge:
             if state["format"] != _FORMAT:
                 raise SettingsError(f"the audit's state has format {state['format']}, expected {_FORMAT}; audit again")
             first, second = (Hypothesis.restored(reading) for reading in state["readings"])
+            if not isinstance(state["offset"], list):
+                raise TypeError("offset is no list")
             return Judge(
                 None if state["second"] is None else SecondLook.restored(state["second"]),
                 (first, second),

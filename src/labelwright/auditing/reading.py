@@ -53,13 +53,16 @@ def read_labels(labels: Any, columns: Sequence[Any] | None, width: int | None) -
         if all(isinstance(v, bool | np.bool_) for v in present):
             present = present.astype(bool)
         elif all(isinstance(v, int | np.integer | bool | np.bool_) for v in present):
-            present = present.astype(np.int64)
+            present = _whole(present)
         elif all(isinstance(v, int | float | np.number) for v in present):
             present = np.array([float(v) for v in present])
         else:
             present = np.array([str(v) for v in present])
     if present.dtype.kind == "S":
-        present = np.char.decode(present, "utf-8")
+        try:
+            present = np.char.decode(present, "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"the labels are bytes that are no UTF-8 ({error}); save them as text") from error
     if present.dtype.kind == "f" and not np.isfinite(present).all():
         raise DataError("a label is infinite; expected numbers or names of classes, NaN or None where one is missing")
     if present.dtype.kind == "f" and (present == np.round(present)).all():
@@ -69,6 +72,14 @@ def read_labels(labels: Any, columns: Sequence[Any] | None, width: int | None) -
     return Labels(codes, names)
 
 
+def _whole(present: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Whole numbers (m,) object as int64; as text where one is too large."""
+    try:
+        return present.astype(np.int64)
+    except OverflowError:
+        return np.array([str(v) for v in present])
+
+
 def _label_array(labels: Any) -> npt.NDArray[Any]:
     if isinstance(labels, str | os.PathLike):
         labels = load_npy(Path(labels))
@@ -76,7 +87,10 @@ def _label_array(labels: Any) -> npt.NDArray[Any]:
         labels = labels.to_pandas()
     if hasattr(labels, "to_numpy"):
         labels = labels.to_numpy()
-    values = np.asarray(labels) if not isinstance(labels, list | tuple) else _from_list(labels)
+    try:
+        values = np.asarray(labels) if not isinstance(labels, list | tuple) else _from_list(labels)
+    except ValueError as error:
+        raise DataError(f"the labels are no plain list ({error}); expected one label a row, shape (n,)") from error
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
@@ -97,6 +111,8 @@ def _from_list(labels: Sequence[Any]) -> npt.NDArray[Any]:
 def _missing(values: npt.NDArray[Any]) -> Bools:
     if values.dtype.kind == "f":
         return np.isnan(values)
+    if values.dtype.kind in "mM":
+        return np.isnat(values)
     if values.dtype.kind in "US":
         return np.char.strip(values) == ("" if values.dtype.kind == "U" else b"")
     if values.dtype == object:
@@ -213,24 +229,21 @@ def read_probabilities(source: Any, rows: int | None = None, columns: Sequence[A
     rows: number of labels, to recognise a transposed array. columns: names of the classes.
     Raises SourceError for a file that cannot be read, DataError for a wrong shape or type.
     """
-    names = tuple(columns) if columns is not None else None
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        if path.suffix in (".parquet", ".pq"):
-            array, found = _read_parquet(path)
-            names = names or found
-        else:
-            array = load_npy(path)
-    elif hasattr(source, "columns") and hasattr(source, "to_pandas"):  # an Arrow table
-        array, found = source.to_pandas().to_numpy(), tuple(source.column_names)
-        names = names or found
-    elif hasattr(source, "columns") and hasattr(source, "to_numpy"):
-        own: list[Any] = list(source.columns)
-        numbered = own == list(range(len(own))) and not isinstance(own[0], bool)  # by pandas, not by the user
-        names = names or (None if numbered else tuple(own))
-        array = source.to_numpy()
-    else:
-        array = source if isinstance(source, np.ndarray) else _as_array(source)
+    if isinstance(columns, str | bytes | set | frozenset):
+        raise DataError(f"classes={columns!r} is no list of names; give one for each column, in the columns' order")
+    array, found = _array_of(source)
+    names = found if columns is None else tuple(columns)
+    if (
+        found is not None
+        and names is not None
+        and sorted(map(str, names)) == sorted(map(str, found))
+        and names != found
+    ):
+        if list(map(str, names)) != list(map(str, found)):
+            raise DataError(
+                f"classes names the columns {_some(np.array(names, object))}, but they are called {_some(np.array(found, object))}; "
+                "leave classes out, or give the columns in its order"
+            )
     if array.dtype.kind not in "fiu":
         raise DataError(
             f"the probabilities are of type {array.dtype}, expected numbers in [0, 1]; give a plain array of floats"
@@ -254,6 +267,23 @@ def read_probabilities(source: Any, rows: int | None = None, columns: Sequence[A
             f"{len(names)} class names were given for {array.shape[1]} columns of probabilities; give one each"
         )
     return Probabilities(array, names)
+
+
+def _array_of(source: Any) -> tuple[npt.NDArray[Any], tuple[Any, ...] | None]:
+    """(n, K) numbers, and the columns' own names where they have any."""
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        return _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else (load_npy(path), None)
+    if hasattr(source, "columns") and hasattr(source, "to_pandas"):  # an Arrow table
+        return source.to_pandas().to_numpy(), tuple(source.column_names)
+    if hasattr(source, "columns") and hasattr(source, "to_numpy"):
+        own: list[Any] = list(source.columns)
+        numbered = own == list(range(len(own))) and not isinstance(own[0], bool)  # by pandas, not by the user
+        array = source.to_numpy()
+        if array.dtype == object and all(getattr(kind, "kind", "O") in "fiu" for kind in source.dtypes):
+            array = source.to_numpy(dtype=np.float64, na_value=np.nan)  # nullable numbers of pandas
+        return array, None if numbered else tuple(own)
+    return source if isinstance(source, np.ndarray) else _as_array(source), None
 
 
 def _as_array(source: Any) -> npt.NDArray[Any]:
@@ -302,7 +332,7 @@ def _read_parquet(path: Path) -> tuple[Floats, tuple[str, ...]]:
         raise SourceError(f"There is no file {path}; check the path.")
     try:
         file = pq.ParquetFile(path)
-        schema = file.schema_arrow
+        schema = pa.schema([field for field in file.schema_arrow if not field.name.startswith("__index_level_")])
         kinds = [pa.types.is_floating(f.type) or pa.types.is_integer(f.type) for f in schema]
         if not all(kinds):
             stranger = schema[kinds.index(False)]
@@ -312,7 +342,7 @@ def _read_parquet(path: Path) -> tuple[Floats, tuple[str, ...]]:
             )
         out = np.empty((file.metadata.num_rows, len(schema)), np.float32)
         start = 0
-        for batch in file.iter_batches(65_536):
+        for batch in file.iter_batches(65_536, columns=schema.names):
             for column, values in enumerate(batch.columns):
                 out[start : start + len(values), column] = values.to_numpy(zero_copy_only=False)
             start += batch.num_rows
@@ -346,6 +376,10 @@ def read_answers(answers: Any, labels: Labels) -> Ints:
             raise DataError(
                 f"the answer for row {row} is {label!r}, expected one of {_some(labels.names)}; correct it, or leave it out"
             )
+        if known[place] not in (NO_LABEL, found):
+            raise DataError(
+                f"row {row} is answered twice, {labels.names[known[place]]!r} and {label!r}; keep one answer"
+            )
         known[place] = found
     return known
 
@@ -360,6 +394,10 @@ def _position(row: Any) -> int:
 
 def _answer_pairs(answers: Any, rows: int) -> list[tuple[Any, Any]]:
     """(position, label) of each answer."""
+    if not hasattr(answers, "__len__"):
+        raise DataError(
+            f"answers={answers!r} are none; give a mapping of position to label, pairs, or one answer a row"
+        )
     if isinstance(answers, Mapping):
         return list(answers.items())
     if len(answers) == rows and np.ndim(answers) == 1:

@@ -75,11 +75,15 @@ class Audit:
         """(n,) float32 in [0, 1], lower is worse, 0.5 is the decision line; NaN without a label."""
         return np.asarray(0.5 * (1 + np.tanh(0.5 * self.whole.score)), np.float32)
 
-    @cached_property
+    @property
     def issues(self) -> pd.DataFrame:
         """One row a row, in input order: ``is_label_issue``, ``given_label``, ``predicted_label``, ``label_score`` (0 to 1,
         lower is worse, 0.5 is the decision line), ``probability`` of the predicted label. The index holds the rows' ids,
-        or their positions."""
+        or their positions. A frame of its own at each call: sort it as you like."""
+        return self._issues.copy()
+
+    @cached_property
+    def _issues(self) -> pd.DataFrame:
         import pandas as pd
 
         return pd.DataFrame(
@@ -184,7 +188,7 @@ class Audit:
         half from those not doubted but least sure; their answers narrow :attr:`precision` and :attr:`recall` most.
         Columns as :attr:`issues`, with the row's ``position``. Raises SettingsError for a bad count or purpose.
         """
-        if count < 1 or purpose not in ("find", "measure"):
+        if not isinstance(count, int | np.integer) or count < 1 or purpose not in ("find", "measure"):
             raise SettingsError(
                 f"{count} questions were asked for, to {purpose!r}; give 1 or more, and 'find' or 'measure' as the purpose"
             )
@@ -195,7 +199,7 @@ class Audit:
             pool = open_[: max(10 * count, 200)]
             where = dense_rows(self.features)[pool] if self.features is not None else self._places(pool)
             chosen = spread_out(pool, where, count)
-        frame = self.issues.iloc[chosen].copy()
+        frame = self._issues.iloc[chosen].copy()
         frame.insert(0, "position", chosen)
         return frame
 
@@ -329,8 +333,13 @@ class Audit:
 
         from labelwright.tables import write_table
 
-        frame = self.issues if self.ids is not None else self.issues.rename_axis("id")
-        write_table(pa.Table.from_pandas(frame.reset_index(), preserve_index=False), path)
+        frame = self._issues if self.ids is not None else self._issues.rename_axis("id")
+        frame = frame.reset_index()
+        try:
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+        except pa.ArrowException:  # ids of several kinds
+            table = pa.Table.from_pandas(frame.astype({"id": str}), preserve_index=False)
+        write_table(table, path)
 
     def to_label_studio(self, path: str | Path | None = None, *, count: int | None = None) -> list[dict[str, Any]]:
         """The doubted rows as Label Studio tasks, the worst first, each with the suggested label as a prediction.
@@ -393,4 +402,6 @@ def restored(state: Mapping[str, Any]) -> tuple[Judge, list[Any]]:
         raise SettingsError(
             "this is no state of an audit: 'classes' and 'judge' are missing; write one with Audit.save"
         )
+    if not isinstance(state["classes"], list):
+        raise SettingsError("this is no state of an audit: its classes are no list; write one with Audit.save")
     return Judge.restored(state["judge"]), list(state["classes"])

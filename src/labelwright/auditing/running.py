@@ -8,7 +8,7 @@ from labelwright.auditing.evidence import Evidence
 from labelwright.auditing.hypotheses import Hypothesis, softmax
 from labelwright.auditing.judge import Judge, raw_score
 from labelwright.auditing.transition import Pairs
-from labelwright.errors import BudgetError
+from labelwright.errors import BudgetError, DataError
 from labelwright.types import Bools, Floats, Ints
 
 
@@ -47,7 +47,10 @@ class Running:
         return int(np.where(self.open, self.score, np.inf).argmin())
 
     def tell(self, row: int, label: int) -> None:
-        """An expert says that ``row`` is of class ``label``."""
+        """An expert says that ``row`` is of class ``label``, both by number. Raises DataError for one that does not exist."""
+        for what, value, count in (("row", row, len(self.seen)), ("class", label, self._priors[0].shape[1])):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < count:
+                raise DataError(f"there is no {what} {value!r}; expected a number from 0 to {count - 1}")
         given = int(self.seen.given[row])
         shares = [j[row] / (j[row, given] + o[row]) for j, o in zip(self._joint, self._others, strict=True)]
         self._odds += float(np.log(max(shares[0][label], 0.01) / max(shares[1][label], 0.01)))

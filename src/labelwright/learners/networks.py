@@ -138,7 +138,7 @@ class Plain(nn.Module):
 
 
 class Dense(nn.Module):
-    """Fully connected layers with leaky ReLU (the paper's Expert, "four layers": 512, 512, 512, K). hidden: units of each layer but the last."""
+    """Fully connected layers with leaky ReLU (the paper's Expert: 512, 512, 512, K). hidden: units of each layer but the last."""
 
     def __init__(self, width: int, classes: int, *, hidden: Sequence[int], dropout: float = 0.0):
         super().__init__()

@@ -121,13 +121,25 @@ def _typed(table: pa.Table, types: dict[str, pa.DataType]) -> pa.Table:
             known = pc.if_else(pc.is_in(column, pa.array(NOT_A_NUMBER)), pa.scalar(None, pa.string()), column)
             for kind in (types[name], pa.float64()) if pa.types.is_integer(types[name]) else (types[name],):
                 converted = cast_or_none(known, kind)
-                if converted is not None:
+                if converted is not None and not _holds_names(known, converted):
                     types[name], column = kind, converted
                     break
             else:
                 types[name] = pa.string()
         columns.append(column)
     return pa.Table.from_arrays(columns, names=table.column_names)
+
+
+def _holds_names(texts: pa.ChunkedArray, numbers: pa.ChunkedArray) -> bool:
+    """Whether digits are a name and no number: 00037 would come back as another, and 17 digits are more than a float holds."""
+    if pa.types.is_integer(numbers.type):
+        return not pc.all(pc.equal(pc.cast(numbers, pa.string()), texts)).as_py() and len(texts) > texts.null_count
+    if not pa.types.is_floating(numbers.type):
+        return False
+    large = pc.greater_equal(pc.abs(numbers), 1e15)
+    zeros = pc.starts_with(texts, "00")
+    asked = texts.filter(pc.fill_null(pc.or_(large, zeros), False))
+    return len(asked) > 0 and bool(pc.any(pc.match_substring_regex(asked, "^-?[0-9]+$")).as_py())
 
 
 def open_parquet(name: str, files: list[Path]) -> TableSource:

@@ -12,7 +12,9 @@ from labelwright.tables.columns import to_numbers
 from labelwright.tables.pictures import PICTURE_SUFFIXES
 
 PICTURE_NAME = "(?i)(" + "|".join(re.escape(suffix) for suffix in PICTURE_SUFFIXES) + ")$"
-ID_NAME = re.compile(r"(^|_)(id|idx|index|key|uuid|unnamed: 0)_*$", re.IGNORECASE)
+ID_NAME = re.compile(r"^$|(^|_)(id|idx|index|key|uuid|row|unnamed: 0)_*$", re.IGNORECASE)
+"""Also the empty name, which pandas gives to the column of its own numbering."""
+_COUNTED = 20
 
 
 def kind_of(column: pa.ChunkedArray, name: str) -> tuple[str, str]:
@@ -38,7 +40,15 @@ def kind_of(column: pa.ChunkedArray, name: str) -> tuple[str, str]:
         return _string_kind(column, distinct, name)
     if pa.types.is_integer(kind) and distinct == len(column) and ID_NAME.search(name):
         return "dropped", "looks like an identifier"
+    if pa.types.is_integer(kind) and distinct == len(column) >= _COUNTED and _counts(column):
+        return "dropped", "numbers the rows"
     return "number", ""
+
+
+def _counts(column: pa.ChunkedArray) -> bool:
+    """Whether whole numbers go up by one from row to row."""
+    values = column.to_numpy()
+    return not column.null_count and bool((values[1:] - values[:-1] == 1).all())
 
 
 def _string_kind(column: pa.ChunkedArray, distinct: int, name: str) -> tuple[str, str]:

@@ -111,7 +111,9 @@ def _as_text(table: pa.Table) -> pa.Table:
 
 
 def _cell(value: Any) -> str:
-    return " ".join(f"{v:g}" for v in value) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return " ".join("" if v is None else f"{v:g}" if isinstance(v, int | float) else str(v) for v in value)
+    return str(value)
 
 
 def _image_cell(value: Any) -> str:
