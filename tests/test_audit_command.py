@@ -159,7 +159,10 @@ def test_the_terminal_says_what_was_found_and_what_to_do(folder: Path, tmp_path:
     assert (done.returncode, done.stderr) == (0, "")
     parts = [" of 399 labels look wrong (", "estimated noise", "are really wrong", "Classes, the worst first"]
     parts += ["Most confused", "Who labelled, the worst first", "Most doubtful", "· probabilities: GaussianNB"]
-    parts += ["report in audit-report.html", "--label label --id rid --source-column city --drop true --questions 20"]
+    parts += [
+        "report in audit-report.html",
+        "--source-column city --drop true --classifier bayes --folds 3 --questions 20",
+    ]
     for part in parts:
         assert part in done.stdout, part
     assert (tmp_path / "audit-report.html").stat().st_size > 10_000

@@ -36,6 +36,7 @@ from labelwright.images import (
     read_idx,
     read_pickle,
 )
+from labelwright.tables.vectors import decoded_image, pixels_of
 
 HERE = os.environ.get(datasets.DATA_DIR_VARIABLE)
 needs_data = pytest.mark.skipif(HERE is None, reason="LABELWRIGHT_DATA is not set")
@@ -189,11 +190,13 @@ def test_bad_pictures_are_zeros_with_reasons_and_others_fit(tmp_path: Path) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_the_shape_is_that_of_the_first_picture_that_decodes(tmp_path: Path) -> None:
-    contents = [b"no", None, encoded(pictures(1, 7, 1)[0]), encoded(pictures(1)[0])]
-    path = write_parquet(tmp_path / "p.parquet", contents, [0] * 4)
+def test_the_shape_is_that_of_most_pictures_that_decode(tmp_path: Path) -> None:
+    greys = [encoded(one) for one in pictures(3, 7, 1)]
+    path = write_parquet(tmp_path / "p.parquet", [b"no", None, *greys, encoded(pictures(1, 2, 1)[0])], [0] * 6)
     assert ParquetImages(path).shape == (7, 7, 1)
     assert ParquetImages(path, size=(3, 4)).shape == (3, 4, 1) and ParquetImages(path, grey=False).shape == (7, 7, 3)
+    coloured = write_parquet(tmp_path / "c.parquet", [*greys, encoded(pictures(1)[0])], [0] * 4)
+    assert ParquetImages(coloured).shape == (7, 7, 3)
     hopeless = write_parquet(tmp_path / "q.parquet", [b"no", b"neither"], [0, 1])
     with pytest.raises(DataError, match="None of the 2 pictures decodes, the first being row 0"):
         ParquetImages(hopeless)
@@ -658,3 +661,30 @@ def test_real_fashion_mnist() -> None:
         pytest.skip("neither the files nor Debian's package dataset-fashion-mnist are at hand")
     found = load_images("fashion-mnist", strict=True)
     assert len(found) == 60000 and found.classes[int(found.y[0])] == "Ankle boot" and found.images.shape == (28, 28, 1)
+
+
+@pytest.mark.parametrize(
+    ("deep", "wanted"),
+    [
+        (np.array([[0, 200], [255, 100]], np.uint16), [[0, 0], [0, 0]]),  # 16 bits, all dark
+        (np.array([[0, 200], [65535, 256]], np.uint16), [[0, 0], [255, 1]]),
+        (np.array([[-5, 200], [255, 100]], np.int32), [[0, 200], [255, 100]]),
+        (np.array([[-5, 70000], [65535, 256]], np.int32), [[0, 255], [255, 1]]),
+        (np.array([[0.0, 0.5], [1.0, np.nan]], np.float32), [[0, 127], [255, 0]]),
+        (np.array([[0.0, 300.0], [128.0, 2.0]], np.float32), [[0, 255], [128, 2]]),
+    ],
+)
+def test_deep_pixels_become_bytes(deep: np.ndarray, wanted: list[list[int]]) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(deep).save(buffer, "PNG" if deep.dtype == np.uint16 else "TIFF")
+    assert pixels_of(decoded_image(buffer.getvalue()), "L", (2, 2)).tolist() == wanted
+
+
+def test_pictures_are_turned_as_the_camera_says(tmp_path: Path) -> None:
+    image, buffer = Image.fromarray(pictures(1, 8, 3)[0][:, :4]), io.BytesIO()
+    tags = image.getexif()
+    tags[274] = 6  # held upright
+    image.save(buffer, "PNG", exif=tags)
+    turned = decoded_image(buffer.getvalue())
+    assert turned.size == (8, 4)
+    np.testing.assert_array_equal(np.asarray(turned), np.rot90(np.asarray(image), -1))

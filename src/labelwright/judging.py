@@ -20,8 +20,8 @@ from labelwright.learners import Learners, RowMemory, Scorer
 from labelwright.scale import InProcess, Mapper
 from labelwright.selection import JudgingSelector, NoSelection
 from labelwright.streams import Intake
-from labelwright.tables import Part, TableSource, parts_of, write_tables
-from labelwright.types import NO_LABEL, Floats, Rows, Verdict
+from labelwright.tables import Part, TableSource, bad_feature_rows, parts_of, write_tables
+from labelwright.types import NO_LABEL, Bools, Floats, Rows, Verdict
 
 if TYPE_CHECKING:
     from labelwright.runner import Run  # workers have no use for the ledger
@@ -53,19 +53,27 @@ class Judge:
 
     def judged(self, table: pa.Table) -> pa.Table:
         """The rows with ``predicted_label``, ``probability`` and ``proba_<class>``; with a selector also ``verdict``,
-        ``label_score`` (probability that the given label is right) and ``likely_label``, missing where a row has no label."""
-        X, names = self.intake.encoder.transform(table), self.intake.classes
+        ``label_score`` (probability that the given label is right) and ``likely_label``, missing where a row has no label. All are
+        missing where a picture does not decode, or a vector is none."""
+        encoder, names = self.intake.encoder, self.intake.classes
+        X = encoder.transform(table)
+        lost = np.zeros(table.num_rows, bool)
+        if any(encoder.kinds[name] in ("image", "vector") for name in encoder.drift):
+            lost[list(bad_feature_rows(table, encoder.kinds, widths=encoder.widths))] = True
         proba = self.scorer.proba(X).astype(float)
         proba /= proba.sum(axis=1, keepdims=True)
         best = proba.argmax(axis=1)
-        found = [pa.array([names[b] for b in best], pa.string()), pa.array(proba[np.arange(len(best)), best])]
-        found += [pa.array(column) for column in proba.T]
+        found = [
+            pa.array([names[b] for b in best], pa.string(), mask=lost),
+            pa.array(proba[np.arange(len(best)), best], mask=lost),
+        ]
+        found += [pa.array(column, mask=lost) for column in proba.T]
         if self.selector is not None:
-            found += self._verdicts(table, X, self.selector)
+            found += self._verdicts(table, X, self.selector, lost)
         return pa.table([*table.columns, *found], self.named(table.column_names))
 
-    def _verdicts(self, table: pa.Table, X: Floats, selector: JudgingSelector) -> list[pa.Array]:
-        given = self.intake.codes(table, self.intake.columns.label)
+    def _verdicts(self, table: pa.Table, X: Floats, selector: JudgingSelector, lost: Bools) -> list[pa.Array]:
+        given = np.where(lost, NO_LABEL, self.intake.codes(table, self.intake.columns.label))
         at = np.flatnonzero(given != NO_LABEL)
         split = selector.looked_at(Rows(X[at], given[at], at))
         verdict, likely = np.full(len(given), None, object), np.full(len(given), None, object)

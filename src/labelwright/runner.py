@@ -145,10 +145,10 @@ class Run:
                 f"the first {first.num_rows} rows hold {len(names)} class(es) {list(names)} in column {columns.label!r}; at least "
                 "2 are needed. Mix the rows, take a larger --first-batch, or name all classes with --classes"
             )
-        if fresh and len(names) > 0.5 * first.num_rows and first.num_rows > 20:
+        if fresh and not self.settings.classes and len(names) > 0.5 * first.num_rows and first.num_rows > 20:
             raise DataError(
                 f"column {columns.label!r} holds {len(names)} different labels in {first.num_rows} rows; that is no class label. "
-                "Name the right column with --label"
+                "Name the right column with --label; if it is the right one, take a larger --first-batch"
             )
         self.ledger = SqlLedger(self.state.url, settings=self.settings.noted(), classes=names if fresh else None)
         self.history = History(self.ledger.engine)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from labelwright.tables import TableSource, bad_feature_rows, write_bytes, write
 from labelwright.tables.arrow import is_image
 
 ADDED = ("id", "is_label_issue", "given_label", "predicted_label", "label_score", "probability")
+_VERDICTS = ("is_label_issue", "predicted_label", "label_score", "probability")
+_EARLIER = re.compile(rf"({'|'.join(ADDED)})(_original(_\d+)?)?$")
 _HEAD = ("id", "label", "given_label", "suggestion", "confidence")
 _LONGEST = 18
 _SHOWN = 5
@@ -31,7 +35,7 @@ class Given:
 
     labels: (n,) labels, None where missing, or a .npy file. table: all columns of the user's table. shown: those that
     a person should see beside a label. features: those that models may see. ids, sources, predictions: (n,) or None.
-    id_name: the column of the ids. notes: what was odd.
+    id_name: the column of the ids. notes: what was odd. aside: label of each row that is set aside, its picture being damaged.
     """
 
     labels: Any
@@ -43,6 +47,7 @@ class Given:
     predictions: npt.NDArray[Any] | None = None
     id_name: str | None = None
     notes: tuple[str, ...] = ()
+    aside: Mapping[int, Any] = field(default_factory=dict)
 
 
 def read_given(source: TableSource, columns: Columns, *, predictions: str | None = None) -> Given:
@@ -52,16 +57,21 @@ def read_given(source: TableSource, columns: Columns, *, predictions: str | None
     """
     source.require(*columns.not_features, *((predictions,) if predictions else ()))
     table = next(iter(source.chunks(1 << 62)))
-    hidden = {*columns.not_features, predictions}
+    told_before = set(_VERDICTS) <= set(table.column_names)
+    earlier = {name for name in table.column_names if told_before and _EARLIER.match(name)}
+    hidden = {*columns.not_features, predictions, *earlier}
     seen = [name for name in table.column_names if name not in hidden]
     told = {columns.label, columns.id, predictions}
     shown = [name for name in table.column_names if name not in told]
     notes: list[str] = []
     if source.skipped_lines:
         notes.append(
-            f"{source.skipped_lines:,} lines of {source.name} had too few or too many fields and were left out"
+            f"{source.skipped_lines:,} {'line' if source.skipped_lines == 1 else 'lines'} of {source.name} had too few or too many "
+            "fields and were left out"
         )
     notes += source.notes
+    if told_before:
+        notes.append("the columns that an earlier audit added (is_label_issue and others) are not learned from")
     said = None if predictions is None else np.array(label_values(table.column(predictions)), object)
     return Given(
         label_values(table.column(columns.label)),
@@ -89,7 +99,7 @@ def without_bad_pictures(given: Given) -> Given:
     have = "1 row has a picture that does" if len(bad) == 1 else f"{len(bad):,} rows have a picture that does"
     note = f"{have} not decode and {'was' if len(bad) == 1 else 'were'} set aside: {named}"
     labels = [None if row in bad else label for row, label in enumerate(given.labels)]
-    return replace(given, labels=labels, notes=(*given.notes, note))
+    return replace(given, labels=labels, notes=(*given.notes, note), aside={row: given.labels[row] for row in bad})
 
 
 def label_values(column: pa.ChunkedArray) -> list[Any]:
@@ -155,14 +165,26 @@ def _said(path: Path) -> dict[str, str]:
         raise DataError(
             f"{path} has columns {reader.fieldnames}; expected 'id' and 'label': keep the header of questions.csv"
         )
-    answers = {(row["id"] or "").strip(): (row["label"] or "").strip() for row in reader}
-    return {name: label for name, label in answers.items() if label}
+    answers: dict[str, str] = {}
+    try:
+        for row in reader:
+            name, label = (row["id"] or "").strip(), (row["label"] or "").strip()
+            if label and answers.setdefault(name, label) != label:
+                raise DataError(f"{path} answers row {name!r} twice, {answers[name]!r} and {label!r}; keep one answer")
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read as CSV ({error}); save questions.csv again with short cells") from error
+    return answers
 
 
 def result_table(audit: Audit, given: Given) -> pa.Table:
     """(n rows) the user's columns, then :data:`ADDED`; a user's column of an added name becomes ``<name>_original``, but for
     an id column that is named ``id``."""
     issues = audit.issues
+    for name in ("given_label", "predicted_label", "probability") if given.aside else ():
+        cells = issues[name].astype(object).to_numpy()
+        for row, label in given.aside.items():
+            cells[row] = label if name == "given_label" else None
+        issues[name] = cells
     ids = np.arange(len(audit)) if audit.ids is None else audit.ids
     added: dict[str, Any] = {"id": pa.array(ids)}
     added |= {name: pa.array(issues[name].to_numpy(), from_pandas=True) for name in issues.columns}
@@ -171,11 +193,26 @@ def result_table(audit: Audit, given: Given) -> pa.Table:
         return pa.table(added)
     if given.id_name == "id":
         added.pop("id")
-    names = [f"{name}_original" if name in added else name for name in table.column_names]
-    table = table.rename_columns(names)
+    table = table.rename_columns(_renamed(table.column_names, added))
     for name, values in added.items():
         table = table.append_column(name, values)
     return table
+
+
+def _renamed(names: Sequence[str], added: Collection[str]) -> list[str]:
+    """The user's columns; one of an added name is ``<name>_original``, and numbered where that is taken, too.
+
+    >>> _renamed(["id", "id_original", "x"], ["id"])
+    ['id_original_2', 'id_original', 'x']
+    """
+    taken, out = {*names, *added}, list[str]()
+    for name in names:
+        new, count = name, 1
+        while name in added and new in taken:
+            new, count = f"{name}_original" + (f"_{count}" if count > 1 else ""), count + 1
+        taken.add(new)
+        out.append(new)
+    return out
 
 
 def write_result(audit: Audit, given: Given, path: Path) -> None:
@@ -203,11 +240,12 @@ def write_audit_questions(audit: Audit, count: int, path: Path, purpose: str = "
     return len(at)
 
 
-def check_places(wanted: Mapping[str, Path | None]) -> None:
-    """Say before the work, not after it, that a file cannot be written. wanted: option -> path.
+def check_places(wanted: Mapping[str, Path | None], read: Mapping[str, Path | None] | None = None) -> None:
+    """Say before the work, not after it, that a file cannot be written, or would take the place of one that is read or written, too.
 
-    Raises SettingsError.
+    wanted: option -> path. read: what is read, in the same way. Raises SettingsError.
     """
+    taken = {path.resolve(): what for what, path in (read or {}).items() if path is not None}
     for option, path in wanted.items():
         if path is None:
             continue
@@ -215,3 +253,10 @@ def check_places(wanted: Mapping[str, Path | None]) -> None:
             raise SettingsError(f"{option} {path} is in a folder that does not exist; make it, or choose another")
         if path.is_dir():
             raise SettingsError(f"{option} {path} is a folder; give the name of a file")
+        if (other := taken.setdefault(path.resolve(), option)) != option:
+            raise SettingsError(f"{option} {path} would overwrite {other} {path}; name another file")
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise SettingsError(f"{option} {path} cannot be written ({error.strerror}); name another folder") from error

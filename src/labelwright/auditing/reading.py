@@ -233,17 +233,12 @@ def read_probabilities(source: Any, rows: int | None = None, columns: Sequence[A
         raise DataError(f"classes={columns!r} is no list of names; give one for each column, in the columns' order")
     array, found = _array_of(source)
     names = found if columns is None else tuple(columns)
-    if (
-        found is not None
-        and names is not None
-        and sorted(map(str, names)) == sorted(map(str, found))
-        and names != found
-    ):
-        if list(map(str, names)) != list(map(str, found)):
-            raise DataError(
-                f"classes names the columns {_some(np.array(names, object))}, but they are called {_some(np.array(found, object))}; "
-                "leave classes out, or give the columns in its order"
-            )
+    own, said = list(map(str, found or ())), list(map(str, names or ()))
+    if own and sorted(said) == sorted(own) and said != own:
+        raise DataError(
+            f"classes names the columns {_some(np.array(said))}, but they are called {_some(np.array(own))}; leave classes out, or give "
+            "the columns in its order"
+        )
     if array.dtype.kind not in "fiu":
         raise DataError(
             f"the probabilities are of type {array.dtype}, expected numbers in [0, 1]; give a plain array of floats"

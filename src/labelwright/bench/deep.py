@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -50,11 +51,25 @@ def pictures(dataset: str, data_dir: str | None) -> Pictures:
     from labelwright.images import load_images
 
     found = load_images(dataset, data_dir)
-    X = found.images.take(slice(None))
-    X_test = X[:0] if found.images_test is None else found.images_test.take(slice(None))
-    y_test = found.y[:0] if found.y_test is None else found.y_test
+    (X, y), (X_test, y_test) = _decoded(found.images, found.y), _decoded(found.images_test, found.y_test)
+    shape = X.shape[1:]
+    if X_test is None:
+        X_test, y_test = X[:0], y[:0]
     flat, flat_test = X.reshape(len(X), -1), X_test.reshape(len(X_test), -1)
-    return Pictures(flat, found.y, flat_test, y_test, X.shape[1:], len(found.classes), found.note)
+    return Pictures(flat, y, flat_test, y_test, shape, len(found.classes), found.note)
+
+
+def _decoded(images: Any, y: Any) -> tuple[Any, Any]:
+    """Pictures and labels of the rows that decode; a warning counts and names the others."""
+    if images is None:
+        return None, None
+    X, bad = images.read(slice(None))
+    if not bad:
+        return X, y
+    first = next(iter(bad.values()))
+    warnings.warn(f"{len(bad)} of {len(X)} pictures do not decode and are left out: {first}", stacklevel=3)
+    kept = np.setdiff1d(np.arange(len(X)), list(bad))
+    return X[kept], y[kept]
 
 
 @dataclass

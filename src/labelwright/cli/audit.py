@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from labelwright.auditing.files import Given
 
 REPORT = Path("audit-report.html")
+_FOLDS = 5
 
 
 @app.command(
@@ -53,7 +54,7 @@ def audit(
             "pictures network, network-small, resnet20, resnet44, vgg6 or cnn12"
         ),
     ] = "auto",
-    folds: Annotated[int, typer.Option(min=2, help="folds of the cross-validation")] = 5,
+    folds: Annotated[int, typer.Option(min=2, help="folds of the cross-validation")] = _FOLDS,
     answers: Annotated[Path | None, typer.Option(help="CSV with id,label: what experts answered")] = None,
     questions: Annotated[int | None, typer.Option(min=1, help="write the N rows worth asking an expert about")] = None,
     ask_to: Annotated[
@@ -86,11 +87,11 @@ def audit(
         report = REPORT
     columns = Columns(label or "", id, None, None, source_column, listed(drop))
     places = Places(output, label_studio, None if no_report else report, save_state, questions_file, questions, ask_to)
-    asked = Asked(file, labels, pred_probs, columns, predictions, answers, state)
-    asked.check(classifier)
-    places.check()
+    asked = Asked(file, labels, pred_probs, columns, predictions, answers, state, classifier, folds, seed)
+    asked.check()
+    places.check(asked)
     with open_mapper(workers, ray, threads=True) as mapper:
-        given, found = judged(asked, classifier, folds, seed, mapper, data_dir)
+        given, found = judged(asked, mapper, data_dir)
     written = places.write(found, given, title=f"Label audit of {Path(file).name}" if file else "")
     summary = summary_of(found, given, written, time.perf_counter() - start)
     if json:
@@ -98,7 +99,7 @@ def audit(
     else:
         from labelwright.cli.audit_show import show
 
-        show(found, summary, asked.again(), questions_asked=questions)
+        show(found, summary, asked.again(), questions_asked=questions, answers=answers)
     if fail_above is not None and summary["issue_share"] > fail_above:
         if not json:
             print(f"Exit code 1: more than {100 * fail_above:g} % of the labels look wrong.")
@@ -116,8 +117,11 @@ class Asked:
     predictions: str | None
     answers: Path | None
     state: Path | None
+    classifier: str
+    folds: int
+    seed: int
 
-    def check(self, classifier: str) -> None:
+    def check(self) -> None:
         """Raise SettingsError where options contradict each other."""
         if self.file is None and self.labels is None:
             raise SettingsError(
@@ -135,9 +139,9 @@ class Asked:
             raise SettingsError(
                 "--state judges probabilities of the same model as before; give them with --pred-probs p.npy"
             )
-        if self.pred_probs is not None and classifier != "auto":
+        if self.pred_probs is not None and self.classifier != "auto":
             raise SettingsError(
-                f"--classifier {classifier} makes probabilities, but --pred-probs gives them; leave one of them out"
+                f"--classifier {self.classifier} makes probabilities, but --pred-probs gives them; leave one of them out"
             )
         named = {
             "--label": self.columns.label,
@@ -162,6 +166,12 @@ class Asked:
             "--drop": ",".join(self.columns.drop),
             "--labels": self.labels,
             "--pred-probs": self.pred_probs,
+            "--predictions": self.predictions,
+            "--state": self.state,
+            "--classifier": None if self.classifier == "auto" else self.classifier,
+            "--folds": None if self.folds == _FOLDS else self.folds,
+            "--seed": self.seed or None,
+            "--answers": self.answers,
         }
         parts += [self.file] if self.file is not None else []
         parts += [str(part) for option, value in options.items() if value for part in (option, value)]
@@ -180,21 +190,28 @@ class Places:
     questions: int | None
     ask_to: str
 
-    def check(self) -> None:
-        """Say before the work that a file cannot be written. Raises SettingsError."""
+    def check(self, asked: Asked) -> None:
+        """Say before the work that a file cannot be written, or is one that is read. Raises SettingsError."""
         from labelwright.auditing.files import check_places
 
         if self.ask_to not in ("find", "measure"):
             raise SettingsError(f"--ask-to {self.ask_to} is unknown; expected find or measure")
-        asked = self.questions_file if self.questions else None
+        questions = self.questions_file if self.questions else None
         check_places(
             {
                 "--output": self.output,
                 "--label-studio": self.label_studio,
                 "--report": self.report,
                 "--save-state": self.save_state,
-                "--questions-file": asked,
-            }
+                "--questions-file": questions,
+            },
+            {
+                "the file": None if asked.file is None else Path(asked.file),
+                "--labels": asked.labels,
+                "--pred-probs": asked.pred_probs,
+                "--answers": asked.answers,
+                "--state": asked.state,
+            },
         )
         endings = (*CSV_SUFFIXES, *PARQUET_SUFFIXES)
         if self.output is not None and not self.output.name.lower().endswith(endings):
@@ -222,17 +239,15 @@ class Places:
         return written
 
 
-def judged(
-    asked: Asked, classifier: str, folds: int, seed: int, workers: Mapper, data_dir: str | None
-) -> tuple[Given, Audit]:
+def judged(asked: Asked, workers: Mapper, data_dir: str | None) -> tuple[Given, Audit]:
     """Read what there is, and audit it."""
     from labelwright.auditing import audit as audit_all
     from labelwright.auditing import load_audit
     from labelwright.auditing.files import without_bad_pictures
     from labelwright.settings import make_classifier
 
-    if classifier != "auto":
-        make_classifier(classifier, seed)  # says before the work that it cannot be had
+    if asked.classifier != "auto":
+        make_classifier(asked.classifier, asked.seed)  # says before the work that it cannot be had
     given = _read(asked, data_dir)
     if asked.pred_probs is None:
         given = without_bad_pictures(given)
@@ -250,9 +265,12 @@ def judged(
             found = load_audit(asked.state).audit(given.labels, asked.pred_probs, **more)
         else:
             X = given.features if asked.pred_probs is None else None
-            more |= {"X": X, "classifier": classifier, "folds": folds, "workers": workers, "random_state": seed}
+            more |= {"X": X, "classifier": asked.classifier, "folds": asked.folds}
+            more |= {"workers": workers, "random_state": asked.seed}
             found = audit_all(given.labels, asked.pred_probs, progress=tell, **more)
-    return given, replace(found, rows=given.shown, notes=(*notes, *found.notes))
+    counted = len(found) - found.whole.rows == len(given.aside)  # they were named above; nobody left their labels out
+    told = [note for note in found.notes if not (counted and given.aside and note.endswith("not judged"))]
+    return given, replace(found, rows=given.shown, notes=(*notes, *told))
 
 
 def _features(given: Given, notes: list[str]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from labelwright.auditing import Audit
 
 CLASSES, PAIRS, SOURCES, DOUBTED = 5, 5, 8, 5
+_LEAST_CONTENT = 8
 WORDS = {
     "output": "all rows",
     "label_studio": "Label Studio tasks",
@@ -26,15 +28,17 @@ WORDS = {
 }
 
 
-def show(found: Audit, summary: dict[str, Any], again: str, *, questions_asked: int | None) -> None:
-    """The summary of an audit for a person. again: the command so far, for what to do next."""
+def show(
+    found: Audit, summary: dict[str, Any], again: str, *, questions_asked: int | None, answers: Path | None
+) -> None:
+    """The summary of an audit for a person. again: the command so far, for what to do next. answers: the file of those read."""
     console = Console(markup=False, highlight=False)
     console.print(headline(found), style="bold", soft_wrap=True)
     console.print(second_line(found), soft_wrap=True)
     if "accuracy" in summary:
         console.print(f"The model's {summary['accuracy']['says']}.", soft_wrap=True)
     console.print()
-    for table in (_classes(found), _pairs(found), _sources(found), _doubted(found)):
+    for table in (_classes(found), _pairs(found), _sources(found), _doubted(found, console.width)):
         if table is not None:
             console.print(table)
     groups = summary["conflicting_duplicates"]
@@ -42,11 +46,11 @@ def show(found: Audit, summary: dict[str, Any], again: str, *, questions_asked: 
         word = "has" if groups == 1 else "have"
         console.print(f"{count(groups, 'group')} of near-duplicates {word} labels that contradict each other.")
     for note in found.notes:
-        console.print(f"· {plain(note)}", style="dim", soft_wrap=True)
+        console.print(f"· {plain(note, 600)}", style="dim", soft_wrap=True)
     files = [f"{WORDS[what]} in {path}" for what, path in summary["files"].items()]
     if files:
         console.print("Wrote " + "; ".join(files) + f" ({summary['seconds']:.1f} s).", soft_wrap=True)
-    console.print(_next(found, summary, again, questions_asked), soft_wrap=True)
+    console.print(_next(found, summary, again, questions_asked, answers), soft_wrap=True)
 
 
 def plain(value: object, limit: int = 80) -> str:
@@ -102,25 +106,29 @@ def _sources(found: Audit) -> Table | None:
     return _spaced(table, f"and {left:,} more" if left > 0 else "")
 
 
-def _doubted(found: Audit) -> Table | None:
+def _doubted(found: Audit, width: int) -> Table | None:
+    """width: of the terminal; a narrow one cuts the content, and nothing else."""
     worst = found.ranking[(found.flagged & (found.known < 0))[found.ranking]][:DOUBTED]
     if not len(worst):
         return None
     table = _table("Most doubtful", "row", "label", "looks like", ">sure", ">score")
-    for column in table.columns:
-        column.no_wrap = True
-    if found.rows is not None:
-        table.add_column("content", no_wrap=True, overflow="ellipsis", header_style="dim")
     rows = [None] * len(worst) if found.rows is None else found.rows.take(worst).to_pylist()
-    for at, row in zip(worst.tolist(), rows, strict=True):
+    cells: list[tuple[str, ...]] = []
+    for at in worst.tolist():
         name = at if found.ids is None else found.ids[at]
         given, suggested = (found.labels.names[code] for code in (found.labels.codes[at], found.whole.predicted[at]))
         numbers = (percent(float(found.whole.probability[at])), scored(float(found.label_score[at])))
-        table.add_row(
-            plain(name, 24), plain(given, 20), plain(suggested, 20), *numbers, *([_content(row)] if row else [])
-        )
-    for column in table.columns[:5]:  # a narrow terminal cuts the content, not these
-        column.min_width = max(len(str(cell)) for cell in (column.header, *column.cells))
+        cells.append((plain(name, 24), plain(given, 20), plain(suggested, 20), *numbers))
+    taken = 0
+    for column, texts in zip(table.columns, zip(*cells, strict=True), strict=True):
+        column.no_wrap, column.min_width = True, max(len(str(text)) for text in (column.header, *texts))
+        taken += column.min_width + 2
+    left = width - taken
+    if found.rows is not None and left >= _LEAST_CONTENT:
+        table.add_column("content", no_wrap=True, overflow="ellipsis", header_style="dim", max_width=left)
+        cells = [(*row, _content(shown)) for row, shown in zip(cells, rows, strict=True)]
+    for row in cells:
+        table.add_row(*row)
     return _spaced(table)
 
 
@@ -144,15 +152,17 @@ def _spaced(table: Table, caption: str = "") -> Table:
     return table
 
 
-def _next(found: Audit, summary: dict[str, Any], again: str, questions_asked: int | None) -> str:
+def _next(found: Audit, summary: dict[str, Any], again: str, questions_asked: int | None, answers: Path | None) -> str:
     """What to do next, in a sentence."""
     if questions_asked is not None:
         path = summary["files"]["questions"]
+        if answers is not None:
+            return f"Next: fill in the column 'label' of {path}, add its rows to {answers}, then: {again}"
         return (
             f"Next: fill in the column 'label' of {path}, save it as answers.csv, then: {again} --answers answers.csv"
         )
     if summary["answers"]:
         wide = found.precision.high - found.precision.low
         if wide < 0.2 or not summary["label_issues"]:
-            return f"Next: {again} --answers answers.csv --output audited.csv writes every row with its verdict"
+            return f"Next: {again} --output audited.csv writes every row with its verdict"
     return f"Next: {again} --questions 20 writes the rows worth asking an expert about"

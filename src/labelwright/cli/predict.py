@@ -102,7 +102,9 @@ def _told(name: str, id_column: str | None) -> bool:
 def _print(parts: Iterator[Any]) -> None:
     import pyarrow.csv as csv
 
+    from labelwright.tables.write import as_text
+
     for place, part in enumerate(parts):
         kinds = {field.name: str(field.type) for field in part.schema}
         names = [name for name, kind in kinds.items() if not kind.startswith(("fixed_size_list", "list"))]
-        csv.write_csv(part.select(names), sys.stdout.buffer, csv.WriteOptions(include_header=place == 0))
+        csv.write_csv(as_text(part.select(names)), sys.stdout.buffer, csv.WriteOptions(include_header=place == 0))

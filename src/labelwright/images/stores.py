@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelwright.errors import DataError
-from labelwright.tables.vectors import decoded_image, is_grey, pixels_of
+from labelwright.tables.vectors import LOOKED_AT, common_shape, decoded_image, pixels_of
 from labelwright.types import Ints
 
 Pixels = npt.NDArray[np.uint8]
@@ -148,11 +148,15 @@ class EncodedImages(Images):
         """The encoded bytes of sorted rows, or why there are none."""
 
     def _first_shape(self, size: Size | None, grey: bool | None) -> tuple[Size, bool]:
-        for content in self._contents(np.arange(len(self))):
-            image = decoded_image(content) if isinstance(content, bytes) and content else None
-            if image is not None:
-                own = (image.height, image.width)
-                return own if size is None else size, is_grey(image) if grey is None else grey
+        some = (
+            np.unique(np.linspace(0, len(self) - 1, LOOKED_AT).astype(np.int64)) if len(self) else np.zeros(0, np.int64)
+        )
+        for rows in (some, np.arange(len(self))):
+            contents = (content if isinstance(content, bytes) else b"" for content in self._contents(rows))
+            found = common_shape(decoded_image(content) for content in contents if content)
+            if found is not None:
+                mode, width, height = found
+                return (height, width) if size is None else size, mode == "L" if grey is None else grey
         raise DataError(
             f"None of the {len(self)} pictures decodes, the first being {self.name_of(0)}; check that they are pictures."
             if len(self)

@@ -216,6 +216,9 @@ class History:
         """All that happened to a row: verdicts, question and answers, in order. Raises DataError when unknown."""
         keys = self.find(row_id)
         if not keys:
+            aside = self._rows(select(schema.aside.c.reason).where(schema.aside.c.id == row_id).limit(1))
+            if aside:
+                raise DataError(f"row {row_id!r} was set aside and never judged: {aside[0][0]}")
             raise DataError(f"no row {row_id!r} in this ledger; 'labelwright export --all' lists every id")
         key = keys[0]
         v, q, a, e = schema.verdicts, schema.questions, schema.answers, schema.entries

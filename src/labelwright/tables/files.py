@@ -119,13 +119,12 @@ def _typed(table: pa.Table, types: dict[str, pa.DataType]) -> pa.Table:
     for name, column in zip(table.column_names, table.columns, strict=True):
         if not pa.types.is_string(types[name]):
             known = pc.if_else(pc.is_in(column, pa.array(NOT_A_NUMBER)), pa.scalar(None, pa.string()), column)
-            for kind in (types[name], pa.float64()) if pa.types.is_integer(types[name]) else (types[name],):
-                converted = cast_or_none(known, kind)
-                if converted is not None and not _holds_names(known, converted):
-                    types[name], column = kind, converted
-                    break
-            else:
-                types[name] = pa.string()
+            kinds = (types[name], pa.float64()) if pa.types.is_integer(types[name]) else (types[name],)
+            tried = ((kind, cast_or_none(known, kind)) for kind in kinds)
+            kind, converted = next(((k, c) for k, c in tried if c is not None), (pa.string(), column))
+            if _holds_names(known, converted):
+                kind, converted = pa.string(), column
+            types[name], column = kind, converted
         columns.append(column)
     return pa.Table.from_arrays(columns, names=table.column_names)
 

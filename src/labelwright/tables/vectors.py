@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ from labelwright.types import Floats
 
 MOST_PIXELS = 64
 FEWEST_PIXELS = 8
+LOOKED_AT = 64
+"""Pictures, evenly spread, that decide the shape and the colour of all."""
+warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")  # Pillow opens it all the same
 
 
 def to_vectors(column: pa.ChunkedArray, width: int) -> tuple[Floats, int]:
@@ -69,16 +74,15 @@ def encoded_images(column: pa.ChunkedArray) -> list[bytes | None]:
 
 
 def decoded_image(content: bytes) -> Any:
-    """The image, loaded whole; None when it does not decode."""
-    from PIL import Image
+    """The image, loaded whole and turned as its EXIF data says; None when it does not decode."""
+    from PIL import Image, ImageOps
 
     try:
         image = Image.open(io.BytesIO(content))
         image.load()
+        ImageOps.exif_transpose(image, in_place=True)
         return image
-    except (
-        Exception
-    ):  # damaged files make decoders raise whatever comes to hand: struct.error, zlib.error, IndexError, ...
+    except Exception:  # damaged files make decoders raise whatever comes to hand: struct.error, zlib.error, IndexError
         return None
 
 
@@ -94,11 +98,24 @@ def pixels_of(image: Any, mode: str, size: tuple[int, int]) -> npt.NDArray[np.ui
     """
     from PIL import Image
 
-    if str(image.mode).startswith("I"):
-        deep = np.asarray(image)
-        image = Image.fromarray((deep >> 8 if deep.max(initial=0) > 255 else deep).astype(np.uint8))
+    if str(image.mode).startswith(("I", "F")):
+        image = Image.fromarray(_shallow(np.asarray(image), str(image.mode)))
     image = image.convert(mode)
     return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR), np.uint8)
+
+
+def _shallow(deep: npt.NDArray[Any], mode: str) -> npt.NDArray[np.uint8]:
+    """Pixels of 16 or 32 bits as bytes. Whole numbers of 32 bits are taken for 8 or 16 of them by the largest, larger ones and floats
+    above 1 are cut off; floats up to 1 are shares."""
+    if mode.startswith("I;16"):
+        return (deep.astype(np.uint16) >> 8).astype(np.uint8)
+    finite = np.nan_to_num(deep.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    top = float(finite.max(initial=0.0))
+    if mode.startswith("F"):
+        finite *= 255 if top <= 1 else 1
+    elif top > 255:
+        finite = np.floor(np.clip(finite, 0, 65535) / 256)
+    return np.clip(finite, 0, 255).astype(np.uint8)
 
 
 def _bounded(width: int, height: int) -> tuple[int, int]:
@@ -110,16 +127,31 @@ def _bounded(width: int, height: int) -> tuple[int, int]:
     return min(width, small[0]), min(height, small[1])
 
 
-def fit_image(column: pa.ChunkedArray) -> Fitted:
-    for content in encoded_images(column):
-        image = decoded_image(content) if content else None
+def common_shape(images: Iterable[Any]) -> tuple[str, int, int] | None:
+    """("L" or "RGB", width, height) for all of these decoded images, None ones left out: colour if any has it, and the median of each
+    side, so that one odd picture does not decide for all. None without any."""
+    grey, sizes = True, []
+    for image in images:
         if image is not None:
-            mode, colour = ("L", "grey") if is_grey(image) else ("RGB", "colour")
-            width, height = _bounded(*image.size)
-            shrunk = "" if (width, height) == image.size else f", resized from {image.size[0]} x {image.size[1]}"
-            state = {"mode": mode, "width": width, "height": height}
-            return state, f"{width} x {height} {colour} pixels in [0, 1]{shrunk}"
-    return {}, "no image decodes"
+            grey = grey and is_grey(image)
+            sizes.append(image.size)
+    if not sizes:
+        return None
+    width, height = (int(side) for side in np.quantile(np.array(sizes), 0.5, axis=0, method="nearest"))
+    return "L" if grey else "RGB", width, height
+
+
+def fit_image(column: pa.ChunkedArray) -> Fitted:
+    there = [content for content in encoded_images(column) if content]
+    some = [there[at] for at in np.unique(np.linspace(0, len(there) - 1, LOOKED_AT).astype(int))] if there else []
+    found = common_shape(map(decoded_image, some)) or common_shape(map(decoded_image, there))
+    if found is None:
+        return {}, "no image decodes" if there else "no image has bytes; paths to files are not followed"
+    mode, *size = found
+    width, height = _bounded(*size)
+    shrunk = "" if [width, height] == size else f", resized from {size[0]} x {size[1]}"
+    how = f"{width} x {height} {'grey' if mode == 'L' else 'colour'} pixels in [0, 1]{shrunk}"
+    return {"mode": mode, "width": width, "height": height}, how
 
 
 def apply_image(column: pa.ChunkedArray, state: State) -> Applied:

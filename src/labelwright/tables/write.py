@@ -58,7 +58,7 @@ def write_tables(tables: Iterable[pa.Table], path: str | Path) -> None:
         schema: pa.Schema | None = None
         with pa.output_stream(temporary, compression="gzip" if suffix.endswith(".gz") else None) as stream:
             for table in tables:
-                table = table if suffix in PARQUET_SUFFIXES else _as_text(table)
+                table = table if suffix in PARQUET_SUFFIXES else as_text(table)
                 if schema is None:
                     schema = _lasting(table.schema)
                     writer = _writer(stream, schema, suffix)
@@ -96,7 +96,7 @@ def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _as_text(table: pa.Table) -> pa.Table:
+def as_text(table: pa.Table) -> pa.Table:
     """CSV cells: vectors as numbers between spaces, images as their path, structures as text, everything else as it is."""
     columns = []
     for column in table.columns:
