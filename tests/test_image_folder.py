@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers import call_cli
+from helpers import call_cli, run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -259,4 +259,77 @@ def test_audit_takes_a_folder_and_sets_bad_pictures_aside(tmp_path: Path) -> Non
         rows = {row["path"]: row for row in csv.DictReader(file)}
     assert len(rows) == 120 and rows["cat/dog7.png"]["is_label_issue"] == "true"
     assert rows["cat/dog7.png"]["predicted_label"] == "dog" and rows["cat/dog7.png"]["image"] == "cat/dog7.png"
-    assert all(rows[name]["is_label_issue"] == "false" and not rows[name]["given_label"] for name in bad)
+    assert all(rows[name]["is_label_issue"] == "false" and not rows[name]["predicted_label"] for name in bad)
+    assert all(rows[name]["given_label"] == name.partition("/")[0] for name in bad)
+    assert not any("no label" in note for note in json.loads(done.stdout)["notes"])
+
+
+def test_pictures_that_do_not_decode_get_no_prediction(tmp_path: Path) -> None:
+    pets, state = write_pets(tmp_path / "pets", {"cat": 40, "dog": 40}), tmp_path / "state"
+    options = (
+        "--label",
+        "label",
+        "--id",
+        "path",
+        "--batch-size",
+        "40",
+        "--classifier",
+        "bayes",
+        "--no-report",
+        "--json",
+    )
+    assert call_cli("run", pets, *options, "--state", state).returncode == 0
+    bad = spoil(pets)
+    printed = run_cli("predict", pets, "--state", state)
+    assert printed.returncode == 0 and printed.stderr.startswith("4 rows have no prediction")
+    out = tmp_path / "judged.csv"
+    assert call_cli("predict", pets, "--state", state, "--judge", "--output", out).returncode == 0
+    with out.open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    for name, row in rows.items():
+        empty = [not row[cell] for cell in ("predicted_label", "probability", "verdict", "label_score", "likely_label")]
+        assert all(empty) if name in bad else not any(empty)
+
+
+def test_a_row_that_was_set_aside_is_explained(tmp_path: Path) -> None:
+    pets, state = write_pets(tmp_path / "pets", {"cat": 40, "dog": 40}), tmp_path / "state"
+    spoil(pets)
+    options = ("--label", "label", "--id", "path", "--batch-size", "40", "--classifier", "bayes", "--no-report")
+    assert call_cli("run", pets, *options, "--state", state).returncode == 0
+    told = call_cli("explain", "cat/1.png", "--state", state)
+    assert (
+        told.returncode == 2 and "was set aside and never judged: image: an image that does not decode" in told.stderr
+    )
+
+
+def test_one_odd_picture_does_not_decide_for_all() -> None:
+    rng = np.random.default_rng(0)
+    usual = [encoded(rng.integers(0, 255, (12, 16, 3)).astype(np.uint8)) for _ in range(9)]
+    for odd in (np.zeros((1, 1), np.uint8), np.zeros((900, 2, 3), np.uint8), np.zeros((12, 16), np.uint8)):
+        column = pa.array([{"bytes": content, "path": ""} for content in (encoded(odd), *usual)])
+        assert Encoder().fit(pa.table({"image": column})).image_shape == (12, 16, 3)
+
+
+def test_more_classes_than_half_of_the_rows_when_they_are_named(tmp_path: Path) -> None:
+    table = pa.table({"x": np.arange(60) % 30 + 0.1, "label": [f"c{at % 30}" for at in range(60)]})
+    write_table(table, tmp_path / "t.parquet")
+    options = ("--label", "label", "--batch-size", "30", "--classifier", "bayes", "--no-report")
+    told = call_cli("run", tmp_path / "t.parquet", *options, "--state", tmp_path / "a")
+    assert told.returncode == 2 and "take a larger --first-batch" in told.stderr
+    named = ",".join(f"c{at}" for at in range(30))
+    done = call_cli(
+        "run", tmp_path / "t.parquet", *options, "--clean-rows", "30", "--classes", named, "--state", tmp_path / "b"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif("LABELWRIGHT_DATA" not in os.environ, reason="needs the folder of benchmark files")
+def test_image_sets_by_name() -> None:
+    from labelwright.cli.run import source_of
+
+    table = next(source_of("gtsrb", None).chunks(50))
+    assert table.column_names == ["image", "label"] and Encoder().fit(table.select(["image"])).image_shape == (
+        32,
+        32,
+        3,
+    )

@@ -59,11 +59,13 @@ def predict(
             seconds = time.perf_counter() - start
             say(summary, as_json=json, text=f"wrote {output} in {seconds:.1f} s")
         elif json:
-            for part in predictions(learned, opened, mapper=mapper, columns=lambda name: _told(name, id_column)):
+            for part in _counted(
+                predictions(learned, opened, mapper=mapper, columns=lambda name: _told(name, id_column))
+            ):
                 for row in part.to_pylist():
                     say(row, as_json=True)
         else:
-            _print(predictions(learned, opened, mapper=mapper))
+            _print(_counted(predictions(learned, opened, mapper=mapper)))
 
 
 def _worth(workers: int | None, ray: str | None, source: TableSource) -> int | None:
@@ -87,7 +89,7 @@ def _written(judge: Judge, source: TableSource, output: Path, mapper: Mapper) ->
             return {"output": str(output), "rows": sum(counts), "parts": len(counts)}
 
         def parts() -> Iterator[Any]:
-            for part in predictions(judge, source, mapper=mapper):
+            for part in _counted(predictions(judge, source, mapper=mapper)):
                 yield part
                 bar.advance(task, part.num_rows)
 
@@ -97,6 +99,17 @@ def _written(judge: Judge, source: TableSource, output: Path, mapper: Mapper) ->
 
 def _told(name: str, id_column: str | None) -> bool:
     return name == id_column or name in _JUDGED or name.startswith("proba_")
+
+
+def _counted(parts: Iterator[Any]) -> Iterator[Any]:
+    """The same parts; at the end the rows without a prediction are told on stderr."""
+    lost = 0
+    for part in parts:
+        lost += part["predicted_label"].null_count
+        yield part
+    if lost:
+        have = "1 row has" if lost == 1 else f"{lost:,} rows have"
+        print(f"{have} no prediction: a picture that does not decode, or a vector that is none", file=sys.stderr)
 
 
 def _print(parts: Iterator[Any]) -> None:

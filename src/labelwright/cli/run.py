@@ -34,11 +34,20 @@ def source_of(name: str, data_dir: str | None) -> TableSource:
     from labelwright.datasets import LOADERS, load
     from labelwright.streams import as_table
 
-    if name in LOADERS and not Path(name).exists():
+    if Path(name).exists():
+        return open_source(name)
+    if name in LOADERS:
         data = load(name, data_dir)
         source = open_source(as_table(data.X, data.y))
         source.name = name
         return source
+    from labelwright.images import LOADERS as IMAGE_SETS
+
+    if name in IMAGE_SETS:
+        from labelwright.images import load_images
+        from labelwright.images.table import image_source
+
+        return image_source(load_images(name, data_dir))
     return open_source(name)
 
 

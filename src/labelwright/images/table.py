@@ -1,0 +1,48 @@
+"""An image set as a table, for the commands that read tables."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from labelwright.images.imageset import ImageSet
+from labelwright.tables import TableSource
+
+_AT_ONCE = 512
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def image_source(found: ImageSet) -> TableSource:
+    """A table of the pictures that are no test: ``image`` (PNG), ``label`` (the class's name). A picture that does not decode is null.
+
+    >>> from labelwright.images import ArrayImages
+    >>> some = ImageSet("two", ArrayImages(np.zeros((2, 8, 8), np.uint8)), np.array([1, 0]), ("cat", "dog"))
+    >>> next(image_source(some).chunks(5))["label"].to_pylist()
+    ['dog', 'cat']
+    """
+    names = np.array([str(name) for name in found.classes], object)
+
+    def read(source: TableSource, rows: int) -> Iterator[pa.Table]:
+        for start in range(0, len(found), _AT_ONCE):
+            pixels, bad = found.images.read(slice(start, start + _AT_ONCE))
+            cells = [
+                None if at in bad else {"bytes": _png(one), "path": f"{found.name}/{start + at}.png"}
+                for at, one in enumerate(pixels)
+            ]
+            labels = pa.array(names[found.y[start : start + _AT_ONCE]], pa.string())
+            yield pa.table({"image": pa.array(cells, _IMAGE), "label": labels})
+
+    source = TableSource(found.name, ("image", "label"), len(found), read)
+    source.notes = (found.note,) if found.note else ()
+    return source
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
