@@ -209,6 +209,24 @@ def test_what_makes_sense_is_taken() -> None:
     assert labelwright.audit(given, X=texts).judge.classes == 3
 
 
+def test_pipelines_read_frames_and_texts_by_themselves() -> None:
+    from sklearn.compose import make_column_transformer
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    table = frame()
+    columns = make_column_transformer((StandardScaler(), ["a", "b", "c"]))
+    found = labelwright.audit(
+        table.y, X=table.drop(columns="y"), classifier=make_pipeline(columns, LogisticRegression())
+    )
+    assert found.flagged.sum() > 20
+    texts = [f"{word} here" for word in np.array(["red", "blue", "green"])[made()[0]]]
+    found = labelwright.audit(made()[1], X=texts, classifier=make_pipeline(TfidfVectorizer(), LogisticRegression()))
+    assert found.flagged.sum() > 20
+
+
 def test_ids_of_several_kinds_are_written(tmp_path: Path) -> None:
     _, given, proba, _ = made()
     labelwright.audit(given, proba, ids=pd.Series([1, "a"] * 200, dtype=object)).to_csv(tmp_path / "o.csv")

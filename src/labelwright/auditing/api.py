@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labelwright.auditing.crossval import chosen_classifier, cross_validated, read_features, shown_rows
+from labelwright.auditing.crossval import as_they_are, chosen_classifier, cross_validated, read_features, shown_rows
 from labelwright.auditing.passes import judge_all, one_thread
 from labelwright.auditing.reading import Labels, Probabilities, read_answers, read_labels, read_probabilities
 from labelwright.auditing.result import Audit, assembled, restored
@@ -42,7 +42,7 @@ def audit(
     pred_probs: (n, K) out-of-sample probabilities: array, frame, .npy file (mapped) or Parquet file. Without them they are
     made from ``X`` by cross-validation.
     X: (n, d) numbers, (n, height, width[, channels]) pictures, a DataFrame, an Arrow table or a list of texts. classifier: any
-    scikit-learn classifier for it, or a name that ``labelwright audit --classifier`` takes; default: extremely randomised
+    scikit-learn classifier for it (a Pipeline gets a DataFrame or texts as they are, others numbers), or a name that ``labelwright audit --classifier`` takes; default: extremely randomised
     trees, logistic regression for text, a network for pictures where torch is installed.
     features: (n, d) embeddings by which near-duplicates are found; default: X.
     answers: true labels that experts have given: {position: label}, pairs, or one a row with missing values.
@@ -125,9 +125,10 @@ def _predicted(
         raise DataError(
             f"all labels are {named.names.tolist()[0]!r}; a label can be judged only against at least one other class"
         )
+    raw = as_they_are(classifier, X)
     proba = cross_validated(
         model,
-        read.X,
+        read.X if raw is None else raw,
         named.codes,
         k,
         folds=folds,

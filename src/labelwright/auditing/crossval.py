@@ -65,6 +65,15 @@ def read_features(X: Any, rows: int) -> Features:
     return _encoded(X, rows)
 
 
+def as_they_are(classifier: Any, X: Any) -> Any:
+    """A frame or texts for a pipeline, which reads them by itself; None where the rows are turned into numbers for it."""
+    from sklearn.pipeline import Pipeline
+
+    if not isinstance(classifier, Pipeline):
+        return None
+    return np.array(list(X), object) if _texts(X) else X if hasattr(X, "iloc") and len(X.shape) == 2 else None
+
+
 def _texts(X: Any) -> bool:
     """A list, array or Series of texts."""
     plain = isinstance(X, list | tuple) or (len(getattr(X, "shape", ())) == 1 and hasattr(X, "tolist"))
@@ -208,11 +217,12 @@ def _one_fold(shared: tuple[Any, Any, Ints, int], part: Fold) -> Floats:
 
     classifier, X, codes, classes = shared
     train, test = part.train, part.test
-    model = clone(classifier).fit(X[train], codes[train])
+    rows = X.iloc if hasattr(X, "iloc") else X
+    model = clone(classifier).fit(rows[train], codes[train])
     if hasattr(model, "predict_proba"):
-        columns = np.asarray(model.predict_proba(X[test]))
+        columns = np.asarray(model.predict_proba(rows[test]))
     else:
-        scores = np.asarray(model.decision_function(X[test]))
+        scores = np.asarray(model.decision_function(rows[test]))
         columns = softmax(np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores)
     out = np.zeros((len(test), classes), np.float32)
     out[:, np.asarray(model.classes_, np.int64)] = columns
