@@ -42,8 +42,9 @@ def audit(
     pred_probs: (n, K) out-of-sample probabilities: array, frame, .npy file (mapped) or Parquet file. Without them they are
     made from ``X`` by cross-validation.
     X: (n, d) numbers, (n, height, width[, channels]) pictures, a DataFrame, an Arrow table or a list of texts. classifier: any
-    scikit-learn classifier for it (a Pipeline gets a DataFrame or texts as they are, others numbers), or a name that ``labelwright audit --classifier`` takes; default: extremely randomised
-    trees, logistic regression for text, a network for pictures where torch is installed.
+    scikit-learn classifier for it (a Pipeline gets a DataFrame or texts as they are, others numbers), or a name that ``labelwright audit
+    --classifier`` takes; default: extremely randomised trees, logistic regression for text, a network for pictures where torch is
+    installed.
     features: (n, d) embeddings by which near-duplicates are found; default: X.
     answers: true labels that experts have given: {position: label}, pairs, or one a row with missing values.
     sources: (n,) who labelled each row. ids: (n,) the rows' names. classes: (K,) names of the columns of ``pred_probs``.
