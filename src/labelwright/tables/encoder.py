@@ -102,7 +102,7 @@ class Encoder:
                 kind = "dropped" if not state else kind
                 self._states[name] = state
             self.kinds[name] = kind
-            self._sentences.append(f"{name}: {kind}, {why}")
+            self._sentences.append(f"{name or '(no name)'}: {kind}, {why}")
         self._states = {name: state for name, state in self._states.items() if state}
         if not self._states:
             raise DataError(f"No column can be used as a feature ({'; '.join(self._sentences)}); give other columns.")
