@@ -8,9 +8,11 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import call_cli, write_reviews
 
@@ -288,3 +290,21 @@ def test_a_damaged_file_is_one_sentence(state: Path) -> None:
         done = call_cli(command, "--state", state, *options)
         assert done.returncode in (1, 2) and "Traceback" not in done.stderr, command
         assert "not a database" in done.stderr + done.stdout, done.stderr
+
+
+def test_open_questions_come_back_as_they_were_put(tmp_path: Path) -> None:
+    """Questions about rows that had waited in the buffer are about earlier batches than those put with them."""
+    write_reviews(tmp_path / "r.csv", 600, noise=0.3)
+    settings = replace(SETTINGS, expert="file", buffer=60, batch_size=60, budget=6)
+    run = Run(settings, StateFolder(tmp_path / "s"))
+    for _ in run.over(open_source(tmp_path / "r.csv")):
+        pass
+    before = run.ledger.outstanding()
+    keys = before.rows.keys
+    assert (keys[1:] < keys[:-1]).any(), "no question about an earlier row follows one about a later"
+    run.ledger.resume(run.fetch)  # as after a stop
+    after = run.ledger.outstanding()
+    for name in ("keys", "X", "y"):
+        np.testing.assert_array_equal(getattr(after.rows, name), getattr(before.rows, name))
+    for name in ("value", "suggestion", "confidence"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))

@@ -60,7 +60,7 @@ def step(
 ) -> Split:
     """One batch through the loop; returns its split, with the questions marked."""
     split = selector.split(batch)
-    queries = budget.choose(split)
+    queries = budget.choose(split).ordered()
     split = split.marked(positions(split, queries.rows.keys), Verdict.ASKED)
     fresh = ledger.record(batch, split, queries)  # nothing is asked or learned before it is written down
     answers = heard(expert, fresh, ledger)  # late answers to older batches arrive here too

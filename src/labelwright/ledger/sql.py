@@ -309,7 +309,7 @@ class SqlLedger:
         with transaction(self.engine, writes=False) as connection:
             answered = select(a.c.key)
             asked = connection.execute(
-                select(q).where(q.c.key.not_in(answered)).order_by(q.c.seq, q.c.value.desc())
+                select(q).where(q.c.key.not_in(answered)).order_by(q.c.seq, q.c.value.desc(), q.c.key)
             ).all()
             taken = select(m.c.answer)
             early = connection.execute(select(a).where(a.c.seq.not_in(taken)).order_by(a.c.seq)).all()
@@ -320,9 +320,11 @@ class SqlLedger:
         self._early = answers_about(rows, [x for x in answers if x.key in here])
 
     def _rows_of(self, keys: Sequence[int], fetch: Callable[[Ints], tuple[Ints, Floats]]) -> Rows:
+        """The rows that can still be had, in the order of ``keys``, whatever the order in which they are found."""
         found, X = fetch(np.array(keys, np.int64))
-        given = given_labels(self.engine, found)
-        return Rows(X, given, found)
+        place = {int(key): at for at, key in enumerate(found)}
+        order = np.array([place[int(key)] for key in keys if int(key) in place], np.int64)
+        return Rows(X[order], given_labels(self.engine, found[order]), found[order])
 
     # ------------------------------------------------------------ one entry
 
