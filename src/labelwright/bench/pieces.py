@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from labelwright.bench.workers import spread
 from labelwright.errors import SettingsError
+from labelwright.tables import write_bytes
 
 Tick = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
@@ -143,15 +143,8 @@ def _claim(folder: Path, settings: str) -> None:
             f"the pieces in {folder} were made by other settings ({note} tells which); move the folder away, or name another "
             "--output"
         )
-    _write(note, settings)
-
-
-def _write(path: Path, content: str) -> None:
-    """Whole or not at all: a killed experiment goes on from what is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    other = path.with_name(f".{path.name}.{os.getpid()}")
-    other.write_text(content)
-    other.replace(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(settings.encode(), note)
 
 
 def mean_and_interval(values: Sequence[float]) -> dict[str, Any]:
@@ -213,5 +206,6 @@ def percent(share: float | None) -> str:
 
 def written(result: Mapping[str, Any], path: Path, draw: Callable[[Mapping[str, Any], Path], None]) -> None:
     """The result as JSON at ``path``, its plot beside it."""
-    _write(path, json.dumps(result, indent=1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(json.dumps(result, indent=1).encode(), path)
     draw(result, path.with_suffix(".png"))
