@@ -282,6 +282,6 @@ def test_a_restored_system_goes_on_identically(imitator) -> None:
     assert (split.verdict == Verdict.ASKED).sum() == 1
     for name, value in whole.imitator.state().items():
         np.testing.assert_array_equal(again.imitator.state()[name], value)
-        assert len(value) == 3  # answers
+        assert len(value) == (0 if name.startswith("asked") else 3)  # answers; none waits for one
     older = {name: part for name, part in diary.committed[1][3].items() if name != "imitator"}
     make(Diary([])).restore(older, lambda keys: (keys, np.array([X[int(k)] for k in keys])))

@@ -129,14 +129,44 @@ def test_forward_corrections_first_step():
 def test_forward_estimates_its_matrix_from_the_row_surest_below_the_97th_percentile():
     rng = np.random.default_rng(0)
     proba = rng.dirichlet(np.ones(3), 500)
-    matrix = anchored(proba)
+    matrix = anchored(proba, np.full(3, 1 / 3))
     for k in range(3):
         below = proba[proba[:, k] < np.sort(proba[:, k])[int(np.ceil(0.97 * 499))]]
         np.testing.assert_allclose(matrix[k], below[below[:, k].argmax()])
     many = rng.dirichlet(np.ones(100), 300)
-    np.testing.assert_allclose(anchored(many)[7], many[many[:, 7].argmax()])
+    np.testing.assert_allclose(anchored(many, np.full(100, 0.01))[7], many[many[:, 7].argmax()])
     p = softmax(X @ W0.T)
-    check(Forward(), forward_slope(p, anchored(p)), task(plain=lambda mask: p))
+    check(Forward(), forward_slope(p, anchored(p, np.bincount(GIVEN) / 6)), task(plain=lambda mask: p))
+
+
+def test_a_rare_class_is_anchored_by_its_surest_row():
+    """The 97th percentile leaves out every row of a class that is rarer than 3 %."""
+    proba = np.eye(3)[np.r_[np.zeros(49, int), np.ones(49, int), 2, 2]] * 0.97 + 0.01
+    share = np.array([0.49, 0.49, 0.02])
+    np.testing.assert_allclose(anchored(proba, share)[2], proba[-1])
+
+
+def test_dimensionality_knows_no_copies_and_no_small_group_left_over():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(131, 5)).astype(np.float32)
+    values[:12] = 0.0
+
+    class Seen:
+        def hidden(self, rows):
+            return torch.as_tensor(values)[rows]
+
+    objective = D2L(0).begin(Task(torch.zeros(131, dtype=torch.long), torch.full((131,), -1), 2, 30, 0, None, None))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for epoch in range(8):
+            objective.begin_epoch(epoch, Seen())
+    assert len(objective.lids) == 8 and max(objective.lids) < 2 * min(objective.lids) < 20
+
+
+@pytest.mark.parametrize("wrong", [lambda: Forward(0.3), lambda: Forward("auto"), lambda: DISC(0), lambda: DivideMix(-3)])
+def test_settings_of_methods_that_make_no_sense(wrong):
+    with pytest.raises(SettingsError, match="expected"):
+        wrong()
 
 
 def test_gold_loss_corrections_first_step():

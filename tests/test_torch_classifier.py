@@ -318,7 +318,7 @@ def test_a_checkpoint_of_other_data_or_settings_is_not_used(tmp_path):
     np.testing.assert_array_equal(small(checkpoint=path).fit(X, y).predict_proba(X), plain)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 40, b"not a checkpoint at all"])
+@pytest.mark.parametrize("content", [b"", b"\x00" * 40, b"\x10\x00\x00\x00\x00\x00\x00\x00{}"])
 def test_a_damaged_checkpoint_is_begun_anew(tmp_path, content):
     X, y = bars(48)
     path = tmp_path / "c.safetensors"

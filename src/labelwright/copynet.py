@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from labelwright.errors import DataError, SettingsError
 from labelwright.learners.labels import checked_trust, labels_like
+from labelwright.learners.shapes import whole
 from labelwright.learners.torch_classifier import TorchClassifier
 from labelwright.types import NO_LABEL, Bools, Floats, Ints
 
@@ -73,6 +75,14 @@ class CopyNet(ClassifierMixin, BaseEstimator):
         X, given, sure, known = _told(X, given, true)
         _check_new(known[sure], given)
         model = TorchClassifier() if self.amateur is None else self.amateur
+        if not isinstance(model, TorchClassifier):
+            raise SettingsError(
+                f"amateur={model!r} is no network; expected a TorchClassifier, or None for its defaults"
+            )
+        if not isinstance(self.hidden, tuple | list) or not all(whole(units) and units > 0 for units in self.hidden):
+            raise SettingsError(
+                f"hidden={self.hidden!r} are no layers; expected units of each, such as (512, 512, 512)"
+            )
         seed = model.random_state if self.random_state is None else self.random_state
         self.amateur_ = clone(model).set_params(method=Imitate(self.expert, tuple(self.hidden)), random_state=seed)
         self.amateur_.fit(X, given, trusted=np.where(sure, known, None))
@@ -88,28 +98,32 @@ class CopyNet(ClassifierMixin, BaseEstimator):
     def _take(self, amateur: TorchClassifier) -> None:
         """Fitted attributes, as both networks have them."""
         self.amateur_, self.classes_, self.n_features_in_ = amateur, amateur.classes_, amateur.n_features_in_
+        if hasattr(amateur, "feature_names_in_"):
+            self.feature_names_in_ = amateur.feature_names_in_
         self.unvouched_ = amateur.classes_[~amateur.trainer_.network.taught.cpu().numpy()]
 
-    def adapt(self, X: Any, given: Any, true: Any, *, layers: str = "all", epochs: int | None = None) -> CopyNet:
+    def adapt(self, X: Any, given: Any, true: Any, *, layers: str | None = None, epochs: int | None = None) -> CopyNet:
         """Learn another noise pattern: retrain the Expert alone on the rows with a true label; the Amateur stays as it is.
 
-        X, given, true: as in :meth:`fit`; the fusing Expert reads the rows without a true label too.
+        X, given, true: as in :meth:`fit`; the fusing Expert reads the rows without a true label too. Call it batch by batch if you
+        like: the fusing Expert goes on from what it has learned, the more so the fewer rows a call brings.
 
-        layers: of the Expert, "all" or "last" (of "fusing": the noise matrix alone). epochs: a tenth of the Amateur's when None.
-        Source: methods section 4, "Transfer".
+        layers: of the Expert, "all" or "last" (of "fusing": the noise matrix alone); None is last of the fusing one and all of the
+        dense one. epochs: a tenth of the Amateur's when None. Source: methods section 4, "Transfer".
         """
-        from labelwright.learners.imitating import retrained
+        from labelwright.learners.imitating import last_alone, retrained
 
         check_is_fitted(self, "amateur_")
-        if layers not in ("all", "last"):
-            raise SettingsError(f"layers={layers!r} is unknown; expected all or last")
+        last = last_alone(self.amateur_, layers)
+        if epochs is not None and (not whole(epochs) or epochs < 1):
+            raise SettingsError(f"epochs={epochs!r} is no count; expected 1 or more, or None")
         X, given, sure, known = _told(X, given, true)
         codes = self._codes(given.astype(object), "the given labels")
         settled = np.full(len(X), NO_LABEL, np.int64)
         settled[sure] = self._codes(known[sure], "the true labels")
         turns = max(1, round(self.amateur_.epochs / 10)) if epochs is None else epochs
         proba = self.amateur_.predict_proba(X)
-        retrained(self.amateur_, proba, codes, settled, last=layers == "last", epochs=turns)
+        retrained(self.amateur_, proba, codes, settled, last=last, epochs=turns)
         self._take(self.amateur_)
         return self
 
@@ -171,7 +185,9 @@ class CopyNet(ClassifierMixin, BaseEstimator):
 def _told(X: Any, given: Any, true: Any) -> tuple[Any, Any, Bools, Any]:
     """(X, given, which rows somebody vouches for, their true labels (n,) object). Raises DataError where there is none, or a row has
     no given label."""
-    X = np.asarray(X)
+    if issparse(X):
+        raise DataError("X is sparse, which networks do not read; give X.toarray()")
+    X = X if hasattr(X, "columns") else np.asarray(X)  # a frame's names are checked where it is read
     labelled, _ = checked_trust(given, len(X), "the given labels")
     if not labelled.all():
         raise DataError(
@@ -180,7 +196,7 @@ def _told(X: Any, given: Any, true: Any) -> tuple[Any, Any, Bools, Any]:
         )
     sure, known = checked_trust(true, len(X))
     if sure.any():
-        sure = sure & ~_contradicted(X, sure, known)
+        sure = sure & ~_contradicted(np.asarray(X), sure, known)
     if not sure.any():
         raise DataError(
             "no row has a true label; CopyNet imitates an expert, so give the expert's label of some rows "
@@ -218,13 +234,17 @@ def _contradicted(X: Any, sure: Bools, known: Any) -> Bools:
 def cover_pattern(proba: Floats, given: Ints, count: int, rng: np.random.Generator) -> Ints:
     """``count`` rows that represent a noise pattern: every pair (predicted, given) in turn, the rarest first.
 
-    proba: (n, K). given: (n,) classes. Returns their positions, sorted. Drawn rows would nearly all be of the few common pairs.
+    proba: (n, K). given: (n,) labels of any kind. count: at least 0. Returns their positions, sorted. Drawn rows would nearly all be
+    of the few common pairs.
 
     >>> proba, given = np.eye(2)[[0, 0, 0, 0, 1]], np.array([0, 0, 0, 1, 1])
     >>> cover_pattern(proba, given, 3, np.random.default_rng(0)).tolist()[1:]
     [3, 4]
     """
-    pair = proba.argmax(axis=1) * proba.shape[1] + given
+    if count < 0:
+        raise SettingsError(f"count={count} is no number of rows; expected 0 or more")
+    names, codes = np.unique(given, return_inverse=True)
+    pair = proba.argmax(axis=1) * len(names) + codes
     shuffled = rng.permutation(len(given))
     turn = np.empty(len(given), np.int64)
     for one in np.unique(pair):

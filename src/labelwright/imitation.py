@@ -9,7 +9,7 @@ import numpy as np
 
 from labelwright.errors import SettingsError
 from labelwright.posterior import NoiseModel, normalised
-from labelwright.types import NO_LABEL, Answers, Corrections, Floats, Ints, Rows, Split
+from labelwright.types import NO_LABEL, Answers, Corrections, Floats, Ints, Rows, Split, Verdict
 
 
 class Imitator(Protocol):
@@ -20,6 +20,9 @@ class Imitator(Protocol):
 
     def update(self, split: Split, answers: Answers) -> None:
         """Learn from the answers."""
+
+    def hear(self, answers: Answers) -> None:
+        """Learn from answers to older batches' questions, when no new batch brings them along."""
 
     def state(self) -> dict[str, Any]:
         """What :meth:`restore` needs."""
@@ -32,6 +35,9 @@ class _Unlearning:
     """An imitator that learns nothing from answers: the noise matrix, which does, is the selector's."""
 
     def update(self, split: Split, answers: Answers) -> None:
+        """Nothing."""
+
+    def hear(self, answers: Answers) -> None:
         """Nothing."""
 
     def state(self) -> dict[str, Any]:
@@ -124,12 +130,13 @@ class CopyImitator(SoftImitator):
 
     def __init__(self, threshold: float = 0.95, *, soft: bool = True, memory: int = 5000, pull: float = 1.0):
         super().__init__(threshold)
-        if pull <= 0:
-            raise SettingsError(f"pull={pull} is out of range; expected above 0")
+        if not 0 < pull < np.inf:
+            raise SettingsError(f"pull={pull} is out of range; expected a number above 0")
+        if memory < 1:
+            raise SettingsError(f"memory={memory} is out of range; expected 1 row or more")
         self.soft, self.memory, self.pull = soft, memory, pull
-        self._proba: Floats | None = None
-        self._given: Ints = np.empty(0, np.int64)
-        self._true: Ints = np.empty(0, np.int64)
+        self._given, self._true, self._asked, self._asked_given = (np.empty(0, np.int64) for _ in range(4))
+        self._proba, self._asked_proba = np.empty((0, 0)), np.empty((0, 0))
 
     def correct(self, split: Split, answers: Answers) -> Corrections:
         """See :class:`Imitator`."""
@@ -145,23 +152,31 @@ class CopyImitator(SoftImitator):
         return out
 
     def update(self, split: Split, answers: Answers) -> None:
-        """Remember the answered rows of this batch, and what the models thought of them."""
-        said = answers.label != NO_LABEL
-        keys, true = answers.rows.keys[said], answers.label[said]
-        order = np.argsort(split.rows.keys, kind="stable")
-        at = order[np.searchsorted(split.rows.keys[order], keys).clip(max=len(order) - 1)] if len(order) else order
-        here = split.rows.keys[at] == keys if len(at) else np.zeros(len(keys), bool)
-        new = split.proba[at[here]] if len(at) else np.empty((0, split.proba.shape[1]))
-        old = np.empty((0, split.proba.shape[1])) if self._proba is None else self._proba
-        self._proba = np.concatenate([old, new])[-self.memory :]
-        self._given = np.concatenate([self._given, split.given[at[here]]])[-self.memory :]
-        self._true = np.concatenate([self._true, true[here]])[-self.memory :]
+        """Remember what the models thought of the rows that the expert was asked about, and of which of them the answer is here."""
+        asked = (split.verdict == Verdict.ASKED) | np.isin(split.rows.keys, answers.rows.keys)
+        known = self._asked_proba.reshape(-1, split.proba.shape[1])
+        self._asked = np.concatenate([self._asked, split.rows.keys[asked]])[-self.memory :]
+        self._asked_given = np.concatenate([self._asked_given, split.given[asked]])[-self.memory :]
+        self._asked_proba = np.concatenate([known, split.proba[asked]])[-self.memory :]
+        self.hear(answers)
+
+    def hear(self, answers: Answers) -> None:
+        """See :class:`Imitator`."""
+        true = dict(zip(answers.rows.keys.tolist(), answers.label.tolist(), strict=True))
+        label = np.array([true.get(key, NO_LABEL) for key in self._asked.tolist()], np.int64)
+        told, waits = label != NO_LABEL, ~np.isin(self._asked, answers.rows.keys)
+        known = self._proba.reshape(-1, *self._asked_proba.shape[1:])
+        self._proba = np.concatenate([known, self._asked_proba[told]])[-self.memory :]
+        self._given = np.concatenate([self._given, self._asked_given[told]])[-self.memory :]
+        self._true = np.concatenate([self._true, label[told]])[-self.memory :]
+        self._asked, self._asked_given = self._asked[waits], self._asked_given[waits]
+        self._asked_proba = self._asked_proba[waits]
 
     def _fitted(self, noise: NoiseModel) -> tuple[float, Floats]:
         """(heat, table (K, K) of true by given)."""
         from scipy.optimize import minimize
 
-        proba, k = np.asarray(self._proba), noise.classes
+        proba, k = self._proba, noise.classes
         logp = np.log(np.clip(proba, _LEAST, None))
         centre = np.concatenate([[np.log(noise.temperature)], np.log(np.clip(noise.transition, _LEAST, None)).ravel()])
         true = np.eye(k)[self._true]
@@ -180,19 +195,21 @@ class CopyImitator(SoftImitator):
         return float(np.exp(found[0])), found[1:].reshape(k, k)
 
     def state(self) -> dict[str, Any]:
-        """The answered rows' probabilities, given and true classes."""
+        """The probabilities, given and true classes of the answered rows, and of those that wait for an answer."""
         return {
-            "proba": np.empty((0, 0)) if self._proba is None else self._proba,
-            "given": self._given,
-            "true": self._true,
-        }
+            "proba": self._proba, "given": self._given, "true": self._true,
+            "asked": self._asked, "asked_given": self._asked_given, "asked_proba": self._asked_proba,
+        }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See :class:`Imitator`."""
-        if state:
-            proba = np.asarray(state["proba"], float)
-            self._proba = proba if proba.size else None
-            self._given, self._true = (np.asarray(state[name], np.int64) for name in ("given", "true"))
+        """See :class:`Imitator`. A state of before answers could come late holds no rows that wait."""
+        no_rows, no_classes = np.empty((0, 0)), np.empty(0, np.int64)
+        self._proba = np.asarray(state.get("proba", no_rows), float)
+        self._asked_proba = np.asarray(state.get("asked_proba", no_rows), float)
+        self._given = np.asarray(state.get("given", no_classes), np.int64)
+        self._true = np.asarray(state.get("true", no_classes), np.int64)
+        self._asked = np.asarray(state.get("asked", no_classes), np.int64)
+        self._asked_given = np.asarray(state.get("asked_given", no_classes), np.int64)
 
 
 _LEAST = 1e-6

@@ -199,6 +199,7 @@ class System:
         if len(answers):
             self.learners.partial_fit(answers.usable)
             self.selector.hear(answers)
+            self.imitator.hear(answers)
             self.ledger.settle(answers, self.parts)
         return answers
 

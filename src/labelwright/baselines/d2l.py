@@ -16,6 +16,7 @@ from labelwright.learners.objectives import Method, Minibatch, Objective, Observ
 
 WINDOW = 5
 ROWS, GROUP, NEAREST = 1280, 128, 20
+_ENDLESS = 1e6
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ def dimensionality(hidden: Tensor, nearest: int = NEAREST) -> Tensor:
     return -k / (near / near[:, -1:]).log().sum(1).clamp_max(-1e-12)
 
 
+def _usual(lids: Tensor) -> Tensor:
+    """Those of points whose neighbours are not all equally far: a point that is there many times has no dimensionality."""
+    return lids[lids < _ENDLESS]
+
+
 class _D2L(Objective):
     def __init__(self, task: Task, start: int):
         super().__init__()
@@ -77,11 +83,14 @@ class _D2L(Objective):
 
     def begin_epoch(self, epoch: int, seen: Observed) -> None:
         some = torch.randperm(self.rows)[:ROWS]
-        groups = [group for group in some.split(GROUP) if len(group) > 2]
-        if not groups:  # two rows have no neighbourhood
+        if self.rows < 3:  # two rows have no neighbourhood
             return
-        lid = torch.stack([dimensionality(seen.hidden(group)).mean().cpu() for group in groups]).mean()
-        before = self.state["lids"]
+        groups = [group for group in some.split(GROUP) if len(group) in (GROUP, self.rows)]  # no small one left over
+        found = [_usual(dimensionality(seen.hidden(group))).cpu() for group in groups]
+        found = [one.mean() for one in found if len(one)]
+        if not found:  # rows that are all alike have none either
+            return
+        lid, before = torch.stack(found).mean(), self.state["lids"].cpu()
         self.state["lids"] = torch.cat([before, lid[None]])
         if self.state["turned"] < 0 and epoch >= self.start + WINDOW and len(before) >= WINDOW:
             last = before[-WINDOW:]

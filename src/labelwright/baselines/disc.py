@@ -45,6 +45,8 @@ class DISC(Method):
     def __post_init__(self) -> None:
         if self.decay is not None and not 0 <= self.decay < 1:
             raise SettingsError(f"decay={self.decay} is out of range; expected 0 up to below 1, or None")
+        if self.warm_up is not None and self.warm_up < 1:
+            raise SettingsError(f"warm_up={self.warm_up} is out of range; expected an epoch or more, or None")
         if self.margin < 0 or not 0 < self.q <= 1 or self.alpha <= 0:
             raise SettingsError(f"{self} is out of range; expected margin of 0 or more, q in (0, 1], alpha above 0")
 

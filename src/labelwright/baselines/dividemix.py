@@ -37,6 +37,8 @@ class DivideMix(Method):
     unlabelled: float = 25.0
 
     def __post_init__(self) -> None:
+        if self.warm_up is not None and self.warm_up < 1:
+            raise SettingsError(f"warm_up={self.warm_up} is out of range; expected an epoch or more, or None")
         if not 0 < self.threshold < 1 or min(self.sharpen, self.alpha) <= 0 or self.unlabelled < 0:
             raise SettingsError(f"{self} is out of range; expected threshold in (0, 1), sharpen and alpha above 0")
 
@@ -57,6 +59,8 @@ def believed(loss: Floats) -> Floats:
     """
     from sklearn.mixture import GaussianMixture
 
+    if len(loss) < 2:
+        return np.ones(len(loss))
     spread = loss.max() - loss.min()
     scaled = ((loss - loss.min()) / (spread if spread > 0 else 1.0)).reshape(-1, 1)
     mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0).fit(scaled)

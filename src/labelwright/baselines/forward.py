@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labelwright.errors import DataError
+from labelwright.errors import DataError, SettingsError
 from labelwright.learners.objectives import Method, Minibatch, Objective, Task
 from labelwright.types import Floats
 
-_MANY = 100
-"""From so many classes on, the row most sure of a class is its anchor, whatever its rank."""
+_RARE = 0.06
+"""Of a class with a smaller share of the rows than this, the row most sure of it is its anchor, whatever its rank: the 97th percentile
+would leave out half of such a class, or all of it."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,25 @@ class Forward(Method):
     transition: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.transition is not None:  # an array, too: as a setting it has to be compared and saved
+        if self.transition is None:
+            return
+        try:  # an array, too: as a setting it has to be compared and saved
             rows = tuple(tuple(float(share) for share in row) for row in self.transition)
-            object.__setattr__(self, "transition", rows)
+        except (TypeError, ValueError) as error:
+            raise SettingsError(
+                f"transition={self.transition!r} is no matrix; expected K rows of K shares, or None to estimate it"
+            ) from error
+        object.__setattr__(self, "transition", rows)
 
     def begin(self, task: Task) -> Objective:
         """See :class:`~labelwright.learners.objectives.Method`. Raises DataError for a matrix that is none."""
-        matrix = anchored(task.plain(None)) if self.transition is None else np.asarray(self.transition, float)
         k = task.classes
+        if self.transition is None:
+            given = task.given if task.given.ndim == 1 else task.given.argmax(1)
+            count = np.bincount(given.cpu().numpy(), minlength=k)
+            matrix = anchored(task.plain(None), count / count.sum())
+        else:
+            matrix = np.asarray(self.transition, float)
         if matrix.shape != (k, k) or (matrix < 0).any() or not np.allclose(matrix.sum(axis=1), 1, atol=1e-3):
             raise DataError(
                 f"the noise matrix has shape {matrix.shape}; expected {(k, k)}, no negatives, rows summing to 1"
@@ -46,18 +58,18 @@ class Forward(Method):
         return Corrected(torch.as_tensor(matrix, dtype=torch.float32, device=task.given.device))
 
 
-def anchored(proba: Floats) -> Floats:
+def anchored(proba: Floats, share: Floats) -> Floats:
     """(K, K) noise matrix: row k is what the network says of class k's anchor, the surest row below the 97th percentile.
 
-    proba: (n, K) of a network trained on the labels as they are given; with 100 classes or more the surest row of all.
+    proba: (n, K) of a network trained on the labels as they are given. share: (K,) of the rows given each class; of a rare one the
+    anchor is the surest row of all (in the authors' code: of all classes where there are 100).
 
-    >>> anchored(np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.1, 0.9]])).tolist()
+    >>> anchored(np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.1, 0.9]]), np.array([0.5, 0.5])).tolist()
     [[0.7, 0.3], [0.2, 0.8]]
     """
-    k = proba.shape[1]
     own = proba.copy()
-    if k < _MANY:
-        own[own >= np.percentile(proba, 97, axis=0, method="higher")] = 0.0
+    top = own >= np.percentile(proba, 97, axis=0, method="higher")
+    own[top & (share >= _RARE)] = 0.0
     out: Floats = proba[own.argmax(axis=0)]
     return np.asarray(out / out.sum(axis=1, keepdims=True))
 

@@ -96,12 +96,22 @@ class Drawn:
 
 
 def draw(
-    setting: Setting, seed: int, data_dir: str | None, *, half: bool = False, noise: Corruption | None = None
+    setting: Setting,
+    seed: int,
+    data_dir: str | None,
+    *,
+    half: bool = False,
+    noise: Corruption | None = None,
+    after: int | None = None,
 ) -> Drawn:
-    """half: of the training rows, as many of each class. noise: symmetric at the setting's rate when None."""
+    """half: half of the training rows of each class. noise: symmetric at the setting's rate when None. after: another seed, whose
+    training rows are taken only when there are no others."""
     data, rng = pictures(setting.dataset, data_dir), np.random.default_rng([seed, 5])
     order = rng.permutation(len(data.y))
     count = len(order) - setting.held if setting.rows is None else setting.rows
+    if after is not None:
+        seen = np.isin(order, np.random.default_rng([after, 5]).permutation(len(data.y))[:count])
+        order = np.concatenate([order[~seen], order[seen]])
     if count + setting.held > len(order) or count < 2:
         raise DataError(f"{setting.dataset} has {len(order)} rows, but {count + setting.held} are needed; take fewer")
     rows, held = np.sort(order[:count]), np.sort(order[count : count + setting.held])

@@ -64,21 +64,21 @@ def method_of(name: str, setting: Setting, classes: int) -> Any:
     from labelwright.baselines.sop import SOP
     from labelwright.learners.imitating import Imitate
 
-    wrong = setting.noise / (classes - 1)
+    wrong, paper = setting.noise / (classes - 1), setting.profile == "paper"
     right = tuple(tuple(1 - setting.noise if i == j else wrong for j in range(classes)) for i in range(classes))
     known: dict[str, Callable[[], Any]] = {
         "plain": lambda: None,
         "full-clean": lambda: None,
         "copynet": lambda: Imitate("dense"),
         "copynet-fusing": lambda: Imitate("fusing"),
-        "d2l": lambda: D2L(),
+        "d2l": lambda: D2L({"mnist": 5, "cifar10": 40, "cifar100": 60}.get(setting.dataset) if paper else None),
         "co-teaching": CoTeaching,
         "bootstrap-soft": lambda: Bootstrap("soft"),
         "bootstrap-hard": lambda: Bootstrap("hard"),
         "forward": Forward,
         "forward, true T": lambda: Forward(right),
         "gce": GCE,
-        "elr": ELR,
+        "elr": (lambda: ELR(0.9, 7.0)) if setting.dataset == "cifar100" else ELR,
         "sop": SOP,
         "dividemix": DivideMix,
         "disc": DISC,

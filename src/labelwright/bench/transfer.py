@@ -21,7 +21,7 @@ from labelwright.bench.provenance import provenance
 from labelwright.bench.workers import only_one
 from labelwright.copynet import cover_pattern
 from labelwright.learners.torch_classifier import TorchClassifier
-from labelwright.noise import asymmetric, pair_flip, sparse_pairs, symmetric
+from labelwright.noise import asymmetric, pair_flip, sparse_pairs, superclass, symmetric
 from labelwright.noise.checks import Corruption
 from labelwright.noise.models import CIFAR10_PAIRS, MNIST_PAIRS
 from labelwright.noise.schedules import bursts
@@ -29,11 +29,14 @@ from labelwright.posterior import NoiseModel
 from labelwright.types import NO_LABEL, Floats, Ints
 
 PATTERNS = ("pair", "asymmetric", "sparse")
+PUBLISHED = {"mnist": MNIST_PAIRS, "cifar10": CIFAR10_PAIRS}
 BUDGETS = (0.02, 0.1)
 """Share of the new pattern's rows whose truth may be asked for; the aim is at most a tenth."""
 STREAM = (12, 500)
 """Batches and rows of the stream whose noise fluctuates."""
 BASE, BURST = 0.2, 0.6
+VERSION = 2
+"""Of what a piece holds: those of another are not read back."""
 EXPERTS = ("fusing", "dense")
 """Run one after the other; the result is written after each."""
 
@@ -41,18 +44,18 @@ EXPERTS = ("fusing", "dense")
 def corruption(pattern: str, setting: Setting, classes: int, rate: float | None = None) -> Corruption:
     """A noise pattern by name, at the setting's rate when none is given."""
     rate = setting.noise if rate is None else rate
-    pairs = {"mnist": MNIST_PAIRS, "cifar10": CIFAR10_PAIRS}.get(setting.dataset)
     if pattern == "symmetric":
         return symmetric(rate, classes=classes)
-    if pattern == "pair" or (pattern == "asymmetric" and pairs is None):
+    if pattern == "pair":
         return pair_flip(rate, classes)
-    if pattern == "asymmetric":
-        return asymmetric(rate, pairs or {})
+    if pattern == "sparse":
+        return sparse_pairs(rate, classes, pairs=11)
+    return superclass(rate) if setting.dataset == "cifar100" else asymmetric(rate, PUBLISHED[setting.dataset])
 
-    def apply(y: Ints, X: Floats | None, rng: np.random.Generator) -> Ints:
-        return sparse_pairs(rate, classes)(y, X, np.random.default_rng(11))  # the same pairs of classes at every call
 
-    return apply
+def patterns_of(dataset: str) -> tuple[str, ...]:
+    """The patterns of a set: "asymmetric" only where somebody published which classes are taken for each other."""
+    return tuple(p for p in PATTERNS if p != "asymmetric" or dataset in PUBLISHED or dataset == "cifar100")
 
 
 def run_transfer(dataset: str, how: How = USUAL) -> dict[str, Any]:
@@ -60,20 +63,22 @@ def run_transfer(dataset: str, how: How = USUAL) -> dict[str, Any]:
     setting = find_setting(dataset, how.profile)
     seeds = how.range(setting.seeds)
     folder = how.pieces(f"transfer-{dataset}")
-    groups = [*((p, m) for p in PATTERNS for m in ("adapted", "anew")), ("fluctuating", "stream")]
+    patterns = patterns_of(dataset)
+    groups = [*((p, m) for p in patterns for m in ("adapted", "anew")), ("fluctuating", "stream")]
     jobs = [Job(s, group, f"{method}-{expert}") for expert in EXPERTS for s in seeds for group, method in groups]
     piece = partial(_piece, setting=setting, folder=folder, device=how.device, data_dir=how.data_dir)
     command = how.command("transfer", dataset, len(seeds))
     result: dict[str, Any] = {
         "experiment": "transfer", "dataset": dataset, "profile": how.profile, "seeds": len(seeds), "noise": setting.noise,
-        "patterns": {pattern: {} for pattern in PATTERNS}, "stream": {}, "provenance": provenance(command, how.device),
+        "patterns": {pattern: {} for pattern in patterns}, "stream": {}, "provenance": provenance(command, how.device),
     }  # fmt: skip
     for expert in EXPERTS:
         some = [job for job in jobs if job.method.endswith(f"-{expert}")]
         found = run_all(
-            some, piece, folder=folder, steps=1, settings=setting.settings, workers=how.workers, progress=how.progress
-        )
-        for pattern in PATTERNS:
+            some, piece, folder=folder, steps=1, settings=f"{setting.settings} {VERSION}", workers=how.workers,
+            progress=how.progress,
+        )  # fmt: skip
+        for pattern in patterns:
             both = zip(found[pattern, f"adapted-{expert}"], found[pattern, f"anew-{expert}"], strict=True)
             result["patterns"][pattern][expert] = _averaged([{**adapted, **anew} for adapted, anew in both])
         result["stream"][expert] = _mean_stream(found["fluctuating", f"stream-{expert}"])
@@ -177,15 +182,22 @@ def _adapted(setting: Setting, model: TorchClassifier, job: Job, data_dir: str |
 
 
 def _retrained(
-    model: TorchClassifier, proba: Floats, drawn: Drawn, rows: Ints, *, layers: str, epochs: int | None = None
+    model: TorchClassifier,
+    proba: Floats,
+    drawn: Drawn,
+    rows: Ints,
+    *,
+    layers: str | None = None,
+    epochs: int | None = None,
 ) -> TorchClassifier:
-    from labelwright.learners.imitating import retrained
+    """layers: as of CopyNet.adapt."""
+    from labelwright.learners.imitating import last_alone, retrained
 
     other = TorchClassifier.from_bytes(model.to_bytes())
     turns = max(1, round(model.epochs / 10)) if epochs is None else epochs
     true = np.full(len(drawn.given), NO_LABEL)
     true[rows] = drawn.true[rows]
-    retrained(other, proba, drawn.given, true, last=layers == "last", epochs=turns)
+    retrained(other, proba, drawn.given, true, last=last_alone(other, layers), epochs=turns)
     return other
 
 
@@ -198,7 +210,7 @@ def _stream(setting: Setting, model: TorchClassifier, seed: int, data_dir: str |
     from labelwright.learners.imitating import expert_proba, fresh_expert
 
     batches, rows = STREAM
-    data = draw(setting, seed + 100, data_dir)  # other rows than the Amateur learned from, but for some by chance
+    data = draw(setting, seed + 100, data_dir, after=seed)  # other rows than the Amateur learned from
     rng = np.random.default_rng([seed, 10])
     schedule = bursts(BASE, BURST, chance=1 / 4, rng=rng)
     told: dict[str, list[float]] = {
@@ -217,7 +229,7 @@ def _stream(setting: Setting, model: TorchClassifier, seed: int, data_dir: str |
         known = np.full(rows, -1)
         known[some] = true[some]
         noise = NoiseModel.start(data.classes).updated(proba, given, known)
-        adapted = _retrained(adapted, proba, batch, some, layers="all")
+        adapted = _retrained(adapted, proba, batch, some)
         nothing = _retrained(fresh_expert(model), proba, batch, some, layers="all", epochs=model.epochs)
         judge = partial(expert_proba, proba=proba[rest], given=given[rest])
         told["rate"].append(100.0 * float((given != true).mean()))

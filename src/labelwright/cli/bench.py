@@ -232,7 +232,8 @@ def _deep(
     if json:
         say(result, as_json=True)
         return
-    title = f"{name}: {dataset}, {how.profile}, {result['seeds']} seed(s), accuracies in percent, last batch"
+    last = "last epoch" if name in ("table3", "fig7", "transfer") else "last batch"
+    title = f"{name}: {dataset}, {how.profile}, {result['seeds']} seed(s), accuracies in percent, {last}"
     _show(rows_of(result), title)
     print(f"wrote {how.file(result.get('stem', f'{name}-{dataset}'))} and .png")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,19 +37,28 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         said = _said_in(self.path)
-        if self.path.is_dir() or (said is not None and "token" not in said):
+        if self.path.is_dir() or (said is not None and "token" not in said) or _foreign(self.path):
             raise SettingsError(
                 f"checkpoint={str(self.path)!r} is something else; name a file that is written and deleted"
             )
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"checkpoint={str(self.path)!r} cannot be written ({error.strerror}); name a file elsewhere"
+            ) from error
 
     def due(self) -> bool:
         """Whether it is time to write again."""
         return time.monotonic() - self._last >= self.seconds
 
     def write(self, tensors: dict[str, Tensor], told: dict[str, Any]) -> None:
-        """Replace the file by one with these."""
+        """Replace the file by one with these. A file that cannot be written is a warning: training matters more."""
         said = {"token": self.token, "seed": str(self.seed), "told": json.dumps(told)}
-        write_whole(self.path, to_bytes(tensors, said))
+        try:
+            write_whole(self.path, to_bytes(tensors, said))
+        except OSError as error:
+            warnings.warn(f"checkpoint={str(self.path)!r} cannot be written ({error.strerror})", stacklevel=2)
         self._last = time.monotonic()
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -65,8 +76,10 @@ class Checkpoint:
         return None if said is None or "seed" not in said else int(said["seed"])
 
     def remove(self) -> None:
-        """The run is over."""
+        """The run is over: neither the file is left, nor one that a killed run had begun to write."""
         self.path.unlink(missing_ok=True)
+        for begun in self.path.parent.glob(f".{glob.escape(self.path.name)}.*"):
+            begun.unlink(missing_ok=True)
 
 
 def _said_in(path: Path) -> dict[str, str] | None:
@@ -75,6 +88,16 @@ def _said_in(path: Path) -> dict[str, str] | None:
         return from_bytes(path.read_bytes(), str(path))[1]
     except (OSError, SettingsError):
         return None
+
+
+def _foreign(path: Path) -> bool:
+    """Whether there is a file that was never one of tensors, not even a damaged one (empty, zeros, or cut short)."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError:
+        return False
+    return bool(start.strip(b"\0")) and start[8:9] != b"{"
 
 
 def token_of(settings: tuple[Any, ...], *arrays: Any) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from labelwright.errors import SettingsError
 from labelwright.learners.networks import Dense
 from labelwright.learners.objectives import Make, Method, Minibatch, Objective, Task, as_kind, one_hot
-from labelwright.posterior import NoiseModel
+from labelwright.posterior import NoiseModel, normalised
 from labelwright.types import NO_LABEL, Floats, Ints
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 STAY = 0.8
 """The prior of :class:`Fusing`: a label is right so often (as the posterior's), before anything is learned."""
 
+
+PULL = 10.0
+"""Of new rows it takes so many of a class to weigh as much as what :class:`Fusing` has learned before."""
 
 FLOOR = 1e-3
 """Least probability that :class:`Fusing` reads: below it, how sure the Amateur is of being unsure says nothing."""
@@ -50,9 +53,12 @@ class Fusing(nn.Module):
         return heat * proba.clamp_min(FLOOR).log() + given @ self.table.T  # type: ignore[no-any-return]
 
     def begin(self, noise: NoiseModel, *, whole: bool) -> None:
-        """Take over a noise matrix; with ``whole`` the temperature too."""
+        """Move to the noise matrix that rows show, as if the present one were :data:`PULL` rows a class; with ``whole`` to the
+        temperature too."""
         with torch.no_grad():
-            self.table.copy_(torch.as_tensor(np.log(np.clip(noise.transition, FLOOR, None)), dtype=torch.float32))
+            before = self.table.double().softmax(1).cpu().numpy()
+            shown = normalised(noise.counts + PULL * before)
+            self.table.copy_(torch.as_tensor(np.log(np.clip(shown, FLOOR, None)), dtype=torch.float32))
             if whole:
                 self.heat.fill_(10 * float(np.log(noise.temperature)))
 
@@ -141,16 +147,17 @@ def expert_proba(model: TorchClassifier, proba: Floats, given: Ints) -> Floats:
 def retrained(model: TorchClassifier, proba: Floats, given: Ints, true: Ints, *, last: bool, epochs: int) -> None:
     """Train the Expert inside a fitted model, all its layers or the last one, on the rows whose true class is known.
 
-    proba: (n, K) of the Amateur. given: (n,). true: (n,) classes, NO_LABEL where unknown. The fusing Expert begins anew, at the
-    temperature and noise matrix that the posterior of methods section 5 finds in all rows; the known ones then teach it. Classes that
-    some known row has count as taught from then on.
+    proba: (n, K) of the Amateur. given: (n,). true: (n,) classes, NO_LABEL where unknown. The fusing Expert first moves to the noise
+    matrix (and, where all of it is retrained, the temperature) that the posterior of methods section 5 finds in all rows, as far as
+    there are rows to tell; the known ones then teach it. Classes that some known row has count as taught from then on.
     """
     from labelwright.learners.training import Inputs, Recipe, Trainer
 
     network, home = as_kind(model.trainer_.network, Cascade), model.trainer_.device
     k, sure = proba.shape[1], true != NO_LABEL
     if isinstance(network.expert, Fusing):
-        network.expert.begin(NoiseModel.start(k).updated(proba, given, true), whole=not last)
+        seen = NoiseModel.start(k).updated(proba, given, true)
+        network.expert.begin(seen, whole=not last and len(given) >= PULL * k)
     values = np.concatenate([proba, np.eye(k)[given]], axis=1)[sure].astype(np.float32)
     inputs = Inputs(torch.from_numpy(values).to(home), torch.ones(1, device=home), torch.zeros(1, device=home), home)
     changing = {id(w) for w in network.expert.last()} if last else set()
@@ -170,6 +177,14 @@ def retrained(model: TorchClassifier, proba: Floats, given: Ints, true: Ints, *,
             n: v.detach().clone() for n, v in now.items() if n.startswith(("expert.", "taught"))
         }
     model._stage += 1
+
+
+def last_alone(model: TorchClassifier, layers: str | None) -> bool:
+    """Whether "last" is meant: None is the matrix alone of a fusing Expert, which is better so, and all of a dense one."""
+    if layers not in (None, "all", "last"):
+        raise SettingsError(f"layers={layers!r} is unknown; expected all or last")
+    fusing = isinstance(as_kind(model.trainer_.network, Cascade).expert, Fusing)
+    return layers == "last" or (layers is None and fusing)
 
 
 def fresh_expert(model: TorchClassifier) -> TorchClassifier:

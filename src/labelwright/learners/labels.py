@@ -56,6 +56,10 @@ def labels_like(labels: Any, like: Any, what: str = "the true labels") -> Any:
     labelwright.errors.DataError: the true labels hold 1.5, but the classes are whole numbers; give labels of one kind
     """
     kind = like.dtype.kind
+    texts = kind == "U" or (kind == "O" and len(like) > 0 and all(isinstance(one, str) for one in like))
+    other = next((one for one in labels if texts and not isinstance(one, str)), None)
+    if other is not None:
+        raise DataError(f"{what} hold {other!r}, but the classes are texts; give labels of one kind")
     if kind == "U":
         return np.array([str(one) for one in labels], np.str_)
     if kind not in "biuf":

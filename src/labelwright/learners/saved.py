@@ -15,12 +15,13 @@ from torch import Tensor
 
 from labelwright.errors import SettingsError
 from labelwright.learners.objectives import Method
+from labelwright.learners.shapes import whole
 from labelwright.learners.tensors import from_bytes, to_bytes
 from labelwright.learners.torch_classifier import TorchClassifier
 
 FORMAT = 1
 _OURS = ("labelwright.baselines.", "labelwright.learners.imitating")
-_NOT_SAVED = ("checkpoint", "on_epoch", "random_state", "method")
+_NOT_SAVED = ("checkpoint", "on_epoch", "method")
 
 
 def dumped(model: TorchClassifier) -> bytes:
@@ -31,12 +32,14 @@ def dumped(model: TorchClassifier) -> bytes:
     told = {
         "format": FORMAT,
         "method": _named(model.method),
-        "params": {n: v for n, v in model.get_params(deep=False).items() if n not in _NOT_SAVED},
+        "params": {n: v for n, v in model.get_params(deep=False).items() if n not in _NOT_SAVED}
+        | {"random_state": model.random_state if whole(model.random_state) else None, "device": str(model.device)},
         "classes": model.classes_.tolist(),
         "object_classes": model.classes_.dtype == object,
         "width": model._width,
         "image": model._image,
         "features": model.n_features_in_,
+        "feature_names": list(getattr(model, "feature_names_in_", [])),
         "scale": model._scale.tolist(),
         "shift": model._shift.tolist(),
         "seed": model._seed,
@@ -87,6 +90,8 @@ def _empty(told: Mapping[str, Any], name: str) -> TorchClassifier:
     model.classes_ = np.array(told["classes"], dtype=object if told["object_classes"] else None)
     model._width, model._image = told["width"], None if told["image"] is None else tuple(told["image"])
     model.n_features_in_, model._seed, model._stage = told["features"], told["seed"], told["stage"]
+    if told.get("feature_names"):
+        model.feature_names_in_ = np.array(told["feature_names"], dtype=object)
     model._scale, model._shift = (np.array(told[n], np.float32) for n in ("scale", "shift"))
     model.history_, model.best_epoch_ = [], None
     return model

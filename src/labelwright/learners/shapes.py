@@ -9,6 +9,11 @@ import numpy as np
 from labelwright.errors import DataError, SettingsError
 
 
+def whole(value: Any) -> bool:
+    """Whether a setting is a whole number."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def shape_of(X: Any, wanted: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
     """(height, width, channels) of pictures, None of vectors. wanted: the shape of rows that are flat.
 
@@ -18,7 +23,7 @@ def shape_of(X: Any, wanted: tuple[int, int, int] | None) -> tuple[int, int, int
     (28, 28, 1)
     """
     if wanted is not None:
-        if len(wanted) != 3:
+        if not isinstance(wanted, tuple | list) or len(wanted) != 3 or not all(whole(s) and s > 0 for s in wanted):
             raise SettingsError(f"image_shape={wanted!r} is no shape; expected (height, width, channels)")
         height, width, channels = (int(side) for side in wanted)
         if int(np.prod(X.shape[1:])) != height * width * channels:
@@ -46,12 +51,18 @@ def check_rows(X: Any, image: tuple[int, int, int] | None, width: int, *, flat: 
 
 
 def check_shares(target: Any, n: int, classes: int) -> None:
-    """Raises DataError for soft labels that are not (n, classes), or not all numbers of 0 or more."""
+    """Raises DataError for soft labels that are not (n, classes), not all numbers of 0 or more, or do not sum to one."""
     if np.shape(target) != (n, classes):
         raise DataError(f"target has shape {np.shape(target)}; expected {(n, classes)}: a share a class")
     values = np.asarray(target, float)
     if not np.isfinite(values).all() or (values < 0).any():
         raise DataError("target holds shares that are negative or no numbers; expected 0 to 1, each row summing to one")
+    off = np.flatnonzero(np.abs(values.sum(axis=1) - 1) > 1e-3)
+    if len(off):
+        raise DataError(
+            f"{len(off)} rows of target do not sum to one, as row {off[0]} with {values[off[0]].sum():.4g}; "
+            "divide each row by its sum"
+        )
 
 
 def checked_weights(weight: Any, n: int) -> Any:

@@ -122,6 +122,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
 
         trusted: (n,) the true label where somebody vouches for it, else None or NaN; for methods that use some truth.
         """
+        check_settings(self)
         X, y = self._checked(X, y, reset=True)
         sure, known = checked_trust(trusted, len(X))
         vouched = labels_like(known[sure], y)
@@ -138,8 +139,13 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         classes: all labels there are, at the first call, when that lacks some. target: (n, K) shares of the classes
         instead of ``y`` (soft labels; rows sum to one).
         """
+        check_settings(self)
         first = not hasattr(self, "trainer_")
         if not first:
+            if classes is not None and not np.array_equal(np.unique(np.asarray(classes)), self.classes_):
+                raise ValueError(
+                    f"classes={classes!r} are not those of the first call, {self.classes_.tolist()}; leave them out"
+                )
             check_rows(X, self._image, self._width, flat=self.image_shape is not None)
         X, y = self._checked(X, y, reset=first)
         known = self.classes_ if not first else np.unique(y if classes is None else np.asarray(classes))
@@ -170,7 +176,6 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         return out
 
     def _begin(self, X: Any, classes: Any) -> None:
-        check_settings(self)
         if len(classes) < 2:
             raise ValueError(f"TorchClassifier needs at least two classes; got {len(classes)} class")
         self.classes_ = classes
@@ -187,7 +192,8 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         flat = values.reshape(-1, values.shape[-1]) if self._image else values
         some = flat[:: max(1, len(flat) // 200_000)].astype(np.float64)
         deviation = some.std(axis=0)
-        self._scale = (1 / np.where(deviation > 1e-6, deviation, 1.0)).astype(np.float32)
+        varied = deviation > np.maximum(1e-7 * np.abs(some.mean(axis=0)), 1e-30)
+        self._scale = (1 / np.where(varied, deviation, 1.0)).astype(np.float32)
         self._shift = (-some.mean(axis=0) * self._scale).astype(np.float32)
         self.trainer_ = self._trainer()
 
@@ -197,7 +203,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         if state is None and self.checkpoint is not None:
             from labelwright.learners.checkpoint import Checkpoint
 
-            begun = Checkpoint.seed_in(Path(self.checkpoint))
+            begun = Checkpoint.seed_in(Path(self.checkpoint).expanduser())
             if begun is not None:
                 return begun
         if isinstance(state, np.random.RandomState):
@@ -273,7 +279,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         if sample_weight is not None:
             sample_weight = checked_weights(sample_weight, len(X))
         seed = int(np.random.default_rng([self._seed, self._stage]).integers(2**62))
-        held = self._held_out(len(X), seed)
+        held = self._held_out(len(X), seed, trusted)
         rows = np.setdiff1d(np.arange(len(X)), held) if len(held) else slice(None)
         target = torch.from_numpy(np.ascontiguousarray(wanted[rows])).to(self.trainer_.device)
         weight = None if sample_weight is None else torch.from_numpy(sample_weight[rows]).to(self.trainer_.device)
@@ -327,11 +333,15 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         told = [look for look in (watch, self.on_epoch) if look is not None]
         return (lambda epoch: any([bool(look(epoch)) for look in told])) if told else None
 
-    def _held_out(self, n: int, seed: int) -> Ints:
+    def _held_out(self, n: int, seed: int, trusted: Ints | None) -> Ints:
+        """Rows to choose the epoch by; those that somebody vouches for only when there are no others left."""
         if not 0 <= self.validation_fraction < 1:
             raise SettingsError(f"validation_fraction={self.validation_fraction} is no share; expected 0 up to below 1")
-        count = min(round(self.validation_fraction * n), n - 1)
-        return np.sort(np.random.default_rng(seed).permutation(n)[:count])
+        count = min(max(round(self.validation_fraction * n), self.validation_fraction > 0), n - 1)
+        order = np.random.default_rng(seed).permutation(n)
+        if trusted is not None:
+            order = order[np.argsort(trusted[order] != NO_LABEL, kind="stable")]
+        return np.sort(order[:count])
 
     def _watch(self, X: Any, wanted: Any) -> Watch:
         return Watch(self, self._inputs(X), wanted if wanted.ndim == 1 else wanted.argmax(axis=1))
@@ -349,8 +359,9 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         from labelwright.learners.checkpoint import Checkpoint, token_of
 
         settings = (self._seed, self._stage, recipe, self.network, self._image, self._method, self.validation_fraction)
-        token = token_of((*settings, self.patience), X, wanted, trusted, *(() if weight is None else (weight,)))
-        return Checkpoint(Path(self.checkpoint), token, self.checkpoint_seconds, self._seed)
+        begun = self.trainer_.weights()
+        token = token_of((*settings, self.patience), X, wanted, trusted, *begun, *(() if weight is None else (weight,)))
+        return Checkpoint(Path(self.checkpoint).expanduser(), token, self.checkpoint_seconds, self._seed)
 
     # ------------------------------------------------------------ judging
 
@@ -389,10 +400,13 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         return loaded(content, name)
 
     def save(self, path: str | Path) -> None:
-        """Write :meth:`to_bytes` to a file, whole or not at all."""
+        """Write :meth:`to_bytes` to a file, whole or not at all. Raises SourceError when it cannot be written."""
         from labelwright.learners.tensors import write_whole
 
-        write_whole(Path(path), self.to_bytes())
+        try:
+            write_whole(Path(path), self.to_bytes())
+        except OSError as error:
+            raise SourceError(f"{path} cannot be written ({error.strerror}); save elsewhere") from error
 
     @staticmethod
     def load(path: str | Path) -> TorchClassifier:

@@ -21,6 +21,8 @@ from labelwright.learners.checkpoint import Beside, Checkpoint
 from labelwright.learners.objectives import Minibatch, Objective, Observed
 
 _AT_ONCE = 1000
+_USUAL = 64 * 64 * 3
+"""Numbers a row, up to which so many rows are judged at once; fewer of larger pictures."""
 Tell = Callable[[int, int, float], None]
 """(steps done, steps in all, mean loss of the epoch so far)."""
 
@@ -59,6 +61,11 @@ class Inputs:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def at_once(self) -> int:
+        """How many rows to judge at once."""
+        return max(8, min(_AT_ONCE, _AT_ONCE * _USUAL // max(1, self.values[:1].numel())))
 
     def batch(self, index: Tensor, augment: Augment | None = None) -> Tensor:
         """The rows at ``index`` as the network reads them."""
@@ -104,16 +111,19 @@ class Trainer:
         objective: what is learned from a minibatch; cross-entropy when None.
         after_epoch: told the number of each epoch that ended; returns True to stop. beside: what the checkpoint keeps for it.
         """
-        with _randomness(seed, self.device), _memory(recipe, self.device):
+        advice = f"minibatches of {recipe.batch_size} rows; lower batch_size, or take a smaller network"
+        with _randomness(seed, self.device), _memory(advice, self.device):
             state = _Going(self, recipe, len(inputs), objective or Objective(), beside)
             if checkpoint is not None:
                 state.resume(checkpoint)
             while state.epoch < recipe.epochs:
                 self._epoch(state, inputs, target, weight, checkpoint, tell)
                 state.next_epoch()
-                if not all(bool(weight.isfinite().all()) for weight in self.network.parameters()):
+                held = (*self.network.parameters(), *self.network.buffers())
+                if not all(bool(value.isfinite().all()) for value in (*held, state.last)):
                     raise SettingsError(
-                        f"training blew up: weights are no numbers after epoch {state.epoch}; lower the learning rate"
+                        f"training blew up: weights or losses are no numbers after epoch {state.epoch}; lower the learning "
+                        "rate and fit anew"
                     )
                 if after_epoch is not None and after_epoch(state.epoch):
                     break
@@ -141,6 +151,7 @@ class Trainer:
                 state.optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 state.optimiser.step()
+                state.last = loss.detach()
             state.step += 1
             if recipe.average:
                 self._average(recipe.average, state)
@@ -174,7 +185,7 @@ class Trainer:
             every = torch.arange(len(inputs)) if rows is None else rows
             self.network.eval()
             with torch.no_grad():
-                shares = [F.softmax(self.forward(network, inputs.batch(at)), 1) for at in every.split(_AT_ONCE)]
+                shares = [F.softmax(self.forward(network, inputs.batch(at)), 1) for at in every.split(inputs.at_once)]
             return torch.cat(shares)
 
         return Observed(self.network, proba)
@@ -195,14 +206,26 @@ class Trainer:
 
         looks, flip: averaged over shifted and mirrored pictures, see :func:`~labelwright.learners.augment.views`.
         """
-        with torch.no_grad(), self.judging() as network:
+        advice = f"{inputs.at_once} rows to be judged at once; take a smaller network or smaller pictures"
+        with torch.no_grad(), self.judging() as network, _memory(advice, self.device):
             out = []
-            for index in torch.arange(len(inputs)).split(_AT_ONCE):
+            for index in torch.arange(len(inputs)).split(inputs.at_once):
                 batch = inputs.batch(index)
                 seen = views(batch, looks, flip=flip) if batch.ndim == 4 else [batch]
                 shares = [F.softmax(self.forward(network, one), 1) for one in seen]
                 out.append(torch.stack(shares).mean(0).cpu())
-        return torch.cat(out)
+        proba = torch.cat(out)
+        if not bool(proba.isfinite().all()):
+            raise SettingsError(
+                "the network's answers are no numbers: its training blew up, or a row is out of all proportion to those it "
+                "learned from; fit anew at a lower learning rate, or scale the rows"
+            )
+        return proba
+
+    def weights(self) -> list[Any]:
+        """All that the network holds, as arrays: what tells one start of a training run from another."""
+        held = [*self.network.state_dict().values(), *(self.averaged or {}).values()]
+        return [value.detach().cpu().numpy().reshape(-1) for value in held]
 
     @contextmanager
     def judging(self) -> Iterator[nn.Module]:
@@ -226,6 +249,7 @@ class _Going:
         self.trainer, self.recipe, self.rows, self.objective, self.beside = trainer, recipe, rows, objective, beside
         self.steps, self.epoch, self.step, self.loss = recipe.steps(rows), 0, 0, 0.0
         self.fresh = trainer.averaged is None
+        self.last = torch.zeros(())
         self._order: Tensor | None = None
         self.optimiser = torch.optim.SGD(
             trainer.network.parameters(),
@@ -314,8 +338,8 @@ def _randomness(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _memory(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """Out of memory: say which setting to lower."""
+def _memory(advice: str, device: torch.device) -> Iterator[None]:
+    """Out of memory: say for what, and which setting to lower."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -323,10 +347,7 @@ def _memory(recipe: Recipe, device: torch.device) -> Iterator[None]:
         short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in words
         if not short:
             raise
-        raise TooLargeError(
-            f"the memory of {device} is too small for minibatches of {recipe.batch_size} rows; lower batch_size, or take "
-            "a smaller network"
-        ) from error
+        raise TooLargeError(f"the memory of {device} is too small for {advice}") from error
 
 
 __all__ = ["Inputs", "Recipe", "Trainer"]

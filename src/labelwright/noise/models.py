@@ -82,11 +82,12 @@ def pair_flip(rate: float, classes: int) -> Corruption:
     return asymmetric(rate, {label: (label + 1) % classes for label in range(classes)})
 
 
-def sparse_pairs(rate: float, classes: int, *, share: float = 0.4) -> Corruption:
+def sparse_pairs(rate: float, classes: int, *, share: float = 0.4, pairs: int | None = None) -> Corruption:
     """Flip exactly floor(rate * n) rows, but only along a random ``share`` of the ordered pairs of classes.
 
-    Each class has round(share * (K - 1)) wrong labels, at least 1, drawn anew at each call; a flipped row gets one of
-    them uniformly. rate, share: in [0, 1]. classes: K, at least 2. Raises SettingsError as :func:`symmetric` does.
+    Each class has round(share * (K - 1)) wrong labels, at least 1, drawn anew at each call, or by the seed ``pairs`` the same at
+    every call; a flipped row gets one of them uniformly. rate, share: in [0, 1]. classes: K, at least 2. Raises SettingsError as
+    :func:`symmetric` does.
 
     >>> y = np.zeros(100, np.int64)
     >>> len(set(sparse_pairs(1.0, 6)(y, None, np.random.default_rng(0)).tolist()))
@@ -98,7 +99,8 @@ def sparse_pairs(rate: float, classes: int, *, share: float = 0.4) -> Corruption
     def apply(y: Ints, X: Floats | None, rng: np.random.Generator) -> Ints:
         given = checked_labels(y, classes)
         targets = max(1, round(share * (classes - 1)))
-        shift = np.stack([1 + rng.permutation(classes - 1)[:targets] for _ in range(classes)])
+        drawing = rng if pairs is None else np.random.default_rng(pairs)
+        shift = np.stack([1 + drawing.permutation(classes - 1)[:targets] for _ in range(classes)])
         rows = rng.choice(len(given), exact_count(rate, len(given)), replace=False)
         given[rows] = (given[rows] + shift[given[rows], rng.integers(targets, size=len(rows))]) % classes
         return given

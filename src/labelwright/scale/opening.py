@@ -38,7 +38,7 @@ def checked(workers: int | None) -> int | None:
     (2, None)
     """
     if workers is not None and workers < 1:
-        raise SettingsError(f"--workers {workers} was asked for; give 1 or more, or leave it out for one a core")
+        raise SettingsError(f"--workers {workers} was asked for; give 1 or more, or leave it out")
     return workers
 
 
