@@ -293,3 +293,60 @@ def test_unfitted_is_said():
 
     with pytest.raises(NotFittedError):
         CopyNet().predict(np.zeros((2, 2)))
+
+
+def test_adapting_again_on_a_few_rows_keeps_what_was_learned(fitted, tmp_path):
+    fitted.save(tmp_path / "c.safetensors")
+    again = CopyNet.load(tmp_path / "c.safetensors")
+    X, y, _ = blobs(3000, seed=3)
+    rng = np.random.default_rng(0)
+    at = np.searchsorted(NAMES, y)
+    given = NAMES[np.where(rng.random(3000) < 0.3, (at + 2) % 3, at)]
+    again.adapt(X[:400], given[:400], y[:400])
+    before = (again.predict(X[400:], given[400:]) == y[400:]).mean()
+    again.adapt(X[:6], given[:6], y[:6])
+    assert (again.predict(X[400:], given[400:]) == y[400:]).mean() > before - 0.01
+
+
+def test_columns_that_are_swapped_are_told(tmp_path):
+    import pandas as pd
+
+    X, y, given = blobs(300)
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        some = CopyNet(TorchClassifier(epochs=1), random_state=0).fit(frame, given, y)
+        some.predict(frame, given)
+    some.save(tmp_path / "c.safetensors")
+    for one in (some, CopyNet.load(tmp_path / "c.safetensors")):
+        assert one.feature_names_in_.tolist() == ["a", "b", "c"]
+        with pytest.raises(ValueError, match="feature names"):
+            one.predict(frame[["c", "b", "a"]], given)
+
+
+def test_a_pattern_is_covered_whatever_the_labels_are():
+    proba, codes = np.eye(3)[[0, 0, 0, 0, 1, 2]], np.array([0, 0, 0, 1, 1, 0])
+    for names in ([0, 1, 2], [-1, 0, 6], ["a", "b", "c"]):
+        chosen = cover_pattern(proba, np.array(names)[codes], 4, np.random.default_rng(0)).tolist()
+        assert chosen[1:] == [3, 4, 5]
+    with pytest.raises(SettingsError, match="count=-5"):
+        cover_pattern(proba, codes, -5, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"amateur": "mlp"}, "is no network"), ({"hidden": 64}, "are no layers"), ({"hidden": (64, 0)}, "are no layers")],
+)
+def test_settings_that_make_no_sense(options, words):
+    X, y, given = blobs(60)
+    with pytest.raises(SettingsError, match=words):
+        CopyNet(**options).fit(X, given, y)
+    with pytest.raises(SettingsError, match="is no count"):
+        CopyNet(TorchClassifier(epochs=1)).fit(X, given, y).adapt(X, given, y, epochs=0)
+
+
+def test_truth_of_another_kind_than_the_labels_is_told():
+    X, _, given = blobs(60)
+    for labels in (given, given.astype(object)):
+        with pytest.raises(DataError, match="the classes are texts"):
+            CopyNet(TorchClassifier(epochs=1)).fit(X, labels, np.zeros(60, int))

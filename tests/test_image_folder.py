@@ -291,6 +291,54 @@ def test_pictures_that_do_not_decode_get_no_prediction(tmp_path: Path) -> None:
         assert all(empty) if name in bad else not any(empty)
 
 
+def test_pictures_that_nobody_labelled_are_predicted(tmp_path: Path) -> None:
+    """A flat folder, one picture, a sub-folder of a name that is no class; with --judge too, where there is nothing to judge."""
+    pets, state, new = write_pets(tmp_path / "pets", {"cat": 30, "dog": 30}), tmp_path / "state", tmp_path / "new"
+    assert call_cli("run", pets, "--state", state, "--classifier", "linear", "--batch-size", 30).returncode == 0
+    new.mkdir()
+    (new / "b.jpg").write_bytes((pets / "dog" / "2.jpg").read_bytes())
+    (new / "a.png").write_bytes((pets / "cat" / "1.png").read_bytes())
+    (new / "notes.txt").write_text("no picture")
+    out = tmp_path / "out.csv"
+    for judged in ([], ["--judge"]):
+        done = call_cli("predict", new, "--state", state, "--output", out, *judged)
+        assert done.returncode == 0, done.stderr
+        rows = list(csv.DictReader(out.open()))
+        assert [(row["path"], row["predicted_label"]) for row in rows] == [("a.png", "cat"), ("b.jpg", "dog")]
+        assert not judged or not any(row["verdict"] or row["label_score"] for row in rows)
+    assert call_cli("predict", new / "b.jpg", "--state", state, "--output", out).returncode == 0
+    assert [row["predicted_label"] for row in csv.DictReader(out.open())] == ["dog"]
+    (new / "unknown").mkdir()
+    (new / "a.png").rename(new / "unknown" / "a.png")
+    assert call_cli("predict", new, "--state", state, "--judge", "--output", out).returncode == 0
+    assert [row["predicted_label"] for row in csv.DictReader(out.open())] == ["cat"]
+    done = call_cli("run", new / "b.jpg", "--state", tmp_path / "none")
+    assert done.returncode == 2 and "is one picture; name a folder" in done.stderr
+
+
+def test_arrays_of_pictures_are_pictures(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((7, 9), (7, 9, 1), (7, 9, 3)):
+        X = rng.integers(0, 256, (10, *shape)).astype(np.uint8)
+        np.savez(tmp_path / "p.npz", X=X, y=np.arange(10) % 2, who=np.array(list("abcdefghij")))
+        source = open_source(tmp_path / "p.npz")
+        assert source.columns == ("image", "label", "who") and source.num_rows == 10
+        table = pa.concat_tables(source.chunks(3))
+        pixels = [np.asarray(Image.open(io.BytesIO(cell["bytes"]))) for cell in table["image"].to_pylist()]
+        np.testing.assert_array_equal(np.array(pixels).reshape(X.shape), X)
+        assert table["who"].to_pylist() == list("abcdefghij")
+    np.savez(tmp_path / "p.npz", X=X.astype(float), y=np.arange(10) % 2)
+    assert open_source(tmp_path / "p.npz").columns == ("x", "label")
+
+
+def test_links_to_folders_are_counted(tmp_path: Path) -> None:
+    pets = write_pets(tmp_path / "pets", {"cat": 3, "dog": 3})
+    (tmp_path / "more").mkdir()
+    (pets / "cat" / "linked").symlink_to(tmp_path / "more")
+    found = find_pictures(pets)
+    assert found is not None and found.skipped == 1
+
+
 def test_a_row_that_was_set_aside_is_explained(tmp_path: Path) -> None:
     pets, state = write_pets(tmp_path / "pets", {"cat": 40, "dog": 40}), tmp_path / "state"
     spoil(pets)

@@ -149,6 +149,23 @@ def test_late_answers_are_merged_once_and_nothing_is_asked_twice() -> None:
     assert sorted(diary.outstanding().rows.keys) == sorted(set(expert.put) - set(first))
 
 
+def test_late_answers_teach_the_imitator_too() -> None:
+    events: list[str] = []
+    expert = Slow(events)
+    system, _ = watched(expert, events)
+    system.imitator = CopyImitator(0.9)
+    list(system.run(stream()))
+    assert len(system.imitator.state()["true"]) == 4 and len(system.imitator.state()["asked"]) == 4
+    again = CopyImitator(0.9)
+    again.restore(system.imitator.state())
+    system.imitator = again
+    system.settle()
+    state = again.state()
+    assert len(state["asked"]) == 0 and state["true"].tolist() == TRUTH.of(np.sort(expert.put)).tolist()
+    again.restore({})
+    assert not len(again.state()["true"])
+
+
 def test_answers_of_a_step_that_was_cut_short_are_learned() -> None:
     events: list[str] = []
     rows = Rows(np.array([[3.0]]), np.array([1]), np.array([99 << 32]))

@@ -163,7 +163,9 @@ def test_dimensionality_knows_no_copies_and_no_small_group_left_over():
     assert len(objective.lids) == 8 and max(objective.lids) < 2 * min(objective.lids) < 20
 
 
-@pytest.mark.parametrize("wrong", [lambda: Forward(0.3), lambda: Forward("auto"), lambda: DISC(0), lambda: DivideMix(-3)])
+@pytest.mark.parametrize(
+    "wrong", [lambda: Forward(0.3), lambda: Forward("auto"), lambda: DISC(0), lambda: DivideMix(-3)]
+)
 def test_settings_of_methods_that_make_no_sense(wrong):
     with pytest.raises(SettingsError, match="expected"):
         wrong()

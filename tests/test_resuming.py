@@ -90,3 +90,41 @@ def test_a_saved_network_is_no_checkpoint_to_be_deleted(tmp_path):
         with pytest.raises(SettingsError, match="is something else"):
             net(place).fit(X, GIVEN)
     assert path.read_bytes() == kept
+
+
+def test_a_file_that_is_no_checkpoint_is_left_alone(tmp_path):
+    mine = tmp_path / "precious.csv"
+    mine.write_text("id,label\n" * 1000)
+    with pytest.raises(SettingsError, match="is something else"):
+        net(mine).fit(X, GIVEN)
+    assert mine.read_text().startswith("id,label")
+
+
+def test_a_checkpoint_of_other_weights_or_classes_is_not_used(tmp_path):
+    models = [net(None, later_epochs=6).fit(X, labels) for labels in (GIVEN, (GIVEN + 1) % 3)]
+    plain = net(None, later_epochs=6).fit(X, (GIVEN + 1) % 3).partial_fit(X[:99], GIVEN[:99]).predict_proba(X)
+    for one in models:
+        one.set_params(checkpoint=tmp_path / "ck", checkpoint_seconds=0.0)
+
+    def die(epoch: int) -> None:
+        if epoch == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        models[0].set_params(on_epoch=die).partial_fit(X[:99], GIVEN[:99])
+    np.testing.assert_array_equal(models[1].partial_fit(X[:99], GIVEN[:99]).predict_proba(X), plain)
+    two = np.minimum(GIVEN, 1)
+    with pytest.raises(Killed):
+        net(tmp_path / "ck", on_epoch=die).partial_fit(X, two, classes=[0, 1, 2])
+    np.testing.assert_array_equal(
+        net(tmp_path / "ck").fit(X, two).predict_proba(X), net(None).fit(X, two).predict_proba(X)
+    )
+
+
+def test_where_no_checkpoint_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="cannot be written"):
+        net(tmp_path / "file" / "ck").fit(X, GIVEN)
+    (tmp_path / ".ck.123").write_bytes(b"begun by a run that was killed")
+    net(tmp_path / "ck").fit(X, GIVEN)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

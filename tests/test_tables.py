@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import io
+import json
 import stat
 from pathlib import Path
 from typing import Any
@@ -417,3 +418,13 @@ def test_write_is_whole_or_nothing(tmp_path: Path) -> None:
         write_table(pa.table({"a": [1]}), tmp_path / "none" / "t.csv")
     with pytest.raises(SourceError, match="unknown kind"):
         write_table(pa.table({"a": [1]}), tmp_path / "t.doc")
+
+
+def test_a_file_may_say_which_column_holds_the_classes(tmp_path: Path) -> None:
+    told = json.dumps(
+        {"info": {"features": {"kind": {"names": ["a", "b"], "_type": "ClassLabel"}, "x": {"dtype": "int64"}}}}
+    )
+    for meta, label in (({"huggingface": told}, "kind"), ({"huggingface": "[1]"}, None), ({}, None)):
+        table = pa.table({"x": [1, 2], "kind": [0, 1]}).replace_schema_metadata(meta)
+        pq.write_table(table, tmp_path / "a.parquet")
+        assert open_source(tmp_path / "a.parquet").label == label

@@ -483,3 +483,80 @@ def test_what_was_learned_on_a_gpu_is_loaded_without_one():
     model.device = "cuda"
     content = model.to_bytes()
     assert TorchClassifier.from_bytes(content).predict(X).shape == (40,)
+
+
+# ------------------------------------------------------------ what readers found
+
+
+def vectors(n=60):
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], n // 3)
+    X = rng.normal(size=(n, 5))
+    X[:, 0] += 3 * y
+    return X, y
+
+
+def test_numbers_may_be_tiny():
+    X, y = vectors()
+    usual = small(epochs=20, augment="none").fit(X, y).score(X, y)
+    assert small(epochs=20, augment="none").fit(1e-9 * X, y).score(1e-9 * X, y) > usual - 0.05 > 0.7
+
+
+def test_the_names_of_columns_are_saved():
+    pd = pytest.importorskip("pandas")
+    X, y = vectors()
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    again = TorchClassifier.from_bytes(small(augment="none").fit(frame, y).to_bytes())
+    assert again.random_state == 0
+    with pytest.raises(ValueError, match="feature names"):
+        again.predict(frame[list("edcba")])
+
+
+def test_answers_that_are_no_numbers_are_an_error():
+    X, y = bars(48)
+    model = small(epochs=1).fit(X, y)
+    with torch.no_grad():
+        for weight in model.trainer_.network.parameters():
+            weight.fill_(1e38)  # a number, but what it makes of a picture is none
+    with pytest.raises(SettingsError, match=r"answers are no numbers"):
+        model.predict(X)
+    with pytest.raises(SettingsError, match=r"blew up|no numbers"):
+        small(network="mlp", learning_rate=1e6, augment="none").fit(X.reshape(48, -1).astype(float), y).predict(
+            X.reshape(48, -1)
+        )
+
+
+def test_shares_sum_to_one():
+    X, y = bars(48)
+    with pytest.raises(DataError, match=r"48 rows of target do not sum to one, as row 0 with 5"):
+        small().partial_fit(X, y, target=5.0 * np.eye(3)[y])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"batch_size": 0}, {"later_epochs": 0}, {"later_rate": -1}, {"later_rate": float("nan")}, {"keep": "bset"}, {"weight_decay": -1},
+     {"checkpoint_seconds": "a"}, {"on_epoch": 3}, {"random_state": "a"}, {"nesterov": "x"}, {"image_shape": "8x8"}],
+)  # fmt: skip
+def test_settings_are_looked_at_at_every_call(wrong):
+    X, y = bars(48)
+    model = small(epochs=1).fit(X, y).set_params(**wrong)
+    if "image_shape" not in wrong:
+        with pytest.raises(SettingsError, match=next(iter(wrong))):
+            model.partial_fit(X, y)
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        model.fit(X, y)
+
+
+def test_other_classes_later_are_refused():
+    X, y = bars(48)
+    model = small(epochs=1).partial_fit(X, y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="are not those of the first call"):
+        model.partial_fit(X, y, classes=[0, 1, 2, 3])
+
+
+def test_large_pictures_are_judged_a_few_at_once():
+    from labelwright.learners.training import Inputs
+
+    one, home = torch.ones(3), torch.device("cpu")
+    assert Inputs(torch.zeros(2, 32, 32, 3, dtype=torch.uint8), one, one, home).at_once == 1000
+    assert Inputs(torch.zeros(2, 512, 512, 3, dtype=torch.uint8), one, one, home).at_once == 15

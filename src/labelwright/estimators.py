@@ -80,6 +80,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> RobustClassifier:
         """Judge, correct and learn from all rows at once. X: (n, d) finite. y: (n,) labels of any kind."""
+        _check_flat(X)
         X, y = validate_data(self, X, y)
         check_classification_targets(y)
         self._start(unique_labels(y))
@@ -89,6 +90,7 @@ class RobustClassifier(ClassifierMixin, BaseEstimator):
         """Judge and learn from one batch. classes: all labels there are, needed at the first call only when the first
         batch may lack some."""
         first = not hasattr(self, "system_")
+        _check_flat(X)
         X, y = validate_data(self, X, y, reset=first)
         check_classification_targets(y)
         if first:
@@ -251,6 +253,16 @@ def _unpacked_params(held: dict[str, Any]) -> dict[str, Any]:
     from labelwright.safe import load_model
 
     return {n: h["value"] if "value" in h else load_model(np.asarray(h["skops"]).tobytes()) for n, h in held.items()}
+
+
+def _check_flat(X: Any) -> None:
+    shape = getattr(X, "shape", ())
+    if len(shape) > 2:
+        side = (*shape[1:], 1) if len(shape) == 3 else tuple(shape[1:])
+        raise ValueError(
+            f"X has shape {tuple(shape)}, but rows are flat here: give X.reshape(len(X), -1), and for pictures a network that knows "
+            f"their shape, as RobustClassifier(TorchClassifier(image_shape={side}))"
+        )
 
 
 def _no_answers(split: Split) -> Any:

@@ -75,12 +75,13 @@ class Judge:
     def _verdicts(self, table: pa.Table, X: Floats, selector: JudgingSelector, lost: Bools) -> list[pa.Array]:
         given = np.where(lost, NO_LABEL, self.intake.codes(table, self.intake.columns.label))
         at = np.flatnonzero(given != NO_LABEL)
-        split = selector.looked_at(Rows(X[at], given[at], at))
         verdict, likely = np.full(len(given), None, object), np.full(len(given), None, object)
-        verdict[at] = [Verdict(code).word for code in split.verdict]
-        likely[at] = np.array(self.intake.classes, object)[split.posterior.argmax(axis=1)]
         score = np.full(len(given), np.nan)
-        score[at] = split.label_score
+        if len(at):
+            split = selector.looked_at(Rows(X[at], given[at], at))
+            verdict[at] = [Verdict(code).word for code in split.verdict]
+            likely[at] = np.array(self.intake.classes, object)[split.posterior.argmax(axis=1)]
+            score[at] = split.label_score
         return [
             pa.array(verdict, pa.string()),
             pa.array(score, mask=given == NO_LABEL),

@@ -51,6 +51,8 @@ def pictures(dataset: str, data_dir: str | None) -> Pictures:
     from labelwright.images import load_images
 
     found = load_images(dataset, data_dir)
+    if found.note:
+        warnings.warn(f"{dataset}: {found.note}", stacklevel=2)
     (X, y), (X_test, y_test) = _decoded(found.images, found.y), _decoded(found.images_test, found.y_test)
     shape = X.shape[1:]
     if X_test is None:

@@ -16,6 +16,7 @@ from labelwright.bench.deep_figures import table2_figure
 from labelwright.bench.pieces import USUAL, How, Job, Tick, averaged, cells, percent, run_all, written
 from labelwright.bench.profiles import Profile, find_profile
 from labelwright.bench.provenance import provenance
+from labelwright.errors import DataError
 from labelwright.imitation import NoImitator, PosteriorImitator, SoftImitator
 from labelwright.loop import System
 from labelwright.selection import RadDuo, Slim
@@ -79,7 +80,12 @@ def run_table2(
         jobs, piece, folder=folder, steps=setting.batches, settings=setting.settings, more=len(seeds), workers=how.workers,
         progress=how.progress,
     )  # fmt: skip
-    alone = [json.loads((Job(s, "", "").folder(folder) / "d0.json").read_text()) for s in seeds]
+    alone = [
+        _alone(
+            setting, s, Job(s, "", "").folder(folder), device=how.device, data_dir=how.data_dir, tick=lambda what: None
+        )
+        for s in seeds
+    ]
     name = "fig2" if tuple(recipes) == ("paper",) else "table2"
     command = how.command(name, dataset, len(seeds))
     command += " --ablations" if ablations else ""
@@ -105,13 +111,29 @@ def begun(
     setting: Profile, stream: DeepStream, seed: int, folder: Path, *, device: str, tick: Tick
 ) -> Mapping[str, Any]:
     """The state after D0, and what D0 alone reaches in ``d0.json``."""
+    from labelwright.learners.tensors import write_whole
+
     start = start_state(setting, stream, seed, folder / "d0.state", device=device, tick=tick)
     if not (folder / "d0.json").exists():
         alone = networks(setting, setting.paper, stream, seed, device=device)
         alone.restore(start["learners"], stream.fetch)
         told = {**final_accuracies(alone, stream), "training_s": float(start["seconds"])}
-        (folder / "d0.json").write_text(json.dumps(told))
+        write_whole(folder / "d0.json", json.dumps(told).encode())
     return start
+
+
+def _alone(
+    setting: Profile, seed: int, folder: Path, *, device: str, data_dir: str | None, tick: Tick
+) -> dict[str, Any]:
+    """What D0 alone reaches; measured again where the file was lost or is damaged."""
+    path = folder / "d0.json"
+    for _ in range(2):
+        try:
+            return dict(json.loads(path.read_text()))
+        except (OSError, ValueError):
+            path.unlink(missing_ok=True)
+            begun(setting, draw(setting, seed, data_dir), seed, folder, device=device, tick=tick)
+    raise DataError(f"{path} cannot be written; name another --output")
 
 
 def assembled(

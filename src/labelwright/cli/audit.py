@@ -293,6 +293,8 @@ def _read(asked: Asked, data_dir: str | None) -> Given:
     if asked.file is None:
         return Given(asked.labels)
     source = source_of(asked.file, data_dir)
+    if not asked.columns.label and source.label:
+        asked = replace(asked, columns=replace(asked.columns, label=source.label, id=asked.columns.id or source.id))
     if not asked.columns.label:
         names = ", ".join(repr(name) for name in source.columns[:8]) + (", …" if len(source.columns) > 8 else "")
         raise SettingsError(f"which column holds the labels? give --label COLUMN; {source.name} has {names}")

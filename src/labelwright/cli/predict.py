@@ -24,6 +24,7 @@ _JUDGED = ("predicted_label", "probability", "verdict", "label_score", "likely_l
 
 @app.command(
     epilog="Example: labelwright predict new.csv --state reviews --output predicted.csv\n\n"
+    "Example: labelwright predict pictures/ --state animals --output predicted.csv\n\n"
     "Example: labelwright predict rows.parquet --state reviews --judge --workers 8 --output judged/\n\n"
     "Example: labelwright predict /shared/rows --state reviews --ray auto --output /shared/judged"
 )
@@ -48,7 +49,7 @@ def predict(
 ) -> None:
     """Classify rows with the trained classifier: label, probability, and the probability of every class."""
     checked(workers)
-    job, opened = reopened(folder(state, ledger)), source_of(source, data_dir)
+    job, opened = reopened(folder(state, ledger)), source_of(source, data_dir, unlabelled=True)
     if judge:
         opened.require(job.settings.columns.label)
     learned, id_column = judge_of(job, labels=judge), job.settings.columns.id

@@ -29,13 +29,13 @@ def progress_bar() -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
-def source_of(name: str, data_dir: str | None) -> TableSource:
-    """A file, a folder, or a benchmark data set by name."""
+def source_of(name: str, data_dir: str | None, *, unlabelled: bool = False) -> TableSource:
+    """A file, a folder, or a benchmark data set by name. unlabelled: as of :func:`~labelwright.tables.open_source`."""
     from labelwright.datasets import LOADERS, load
     from labelwright.streams import as_table
 
     if Path(name).exists():
-        return open_source(name)
+        return open_source(name, unlabelled=unlabelled)
     if name in LOADERS:
         data = load(name, data_dir)
         source = open_source(as_table(data.X, data.y))
@@ -65,7 +65,9 @@ def run(
             help="CSV, Parquet or npz file, folder of them or of pictures by class, a data set's name, redis://… or kafka://…"
         ),
     ],
-    label: Annotated[str | None, typer.Option(help="column of the given labels; of messages: label")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="column of the given labels; of messages and pictures: label")
+    ] = None,
     state: Annotated[Path, typer.Option(help="folder for the ledger and the models")] = Path("state"),
     id: Annotated[str | None, typer.Option(help="column that names each row; default: its place")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="rows a batch")] = 1000,
@@ -135,11 +137,13 @@ def run(
     Run it again with the same --state to go on: rows the ledger has are skipped.
     """
     stream = is_stream(source) or follow
-    label, id, source_column = columns_of(source, label, id, source_column)
-    columns = Columns(label, id, trusted_column, truth, source_column, listed(drop))
     if dynamic and budget_total is None:
         raise SettingsError("--dynamic needs the questions in all; give --budget-total N")
     opened = None if stream else source_of(source, data_dir)
+    if opened is not None and label is None:
+        label, id = opened.label, id or opened.id
+    label, id, source_column = columns_of(source, label, id, source_column)
+    columns = Columns(label, id, trusted_column, truth, source_column, listed(drop))
     place = folder(state, ledger)
     expected = place.expected_batches(opened.num_rows if opened else None, batch_size) if dynamic else 20
     settings = Settings(

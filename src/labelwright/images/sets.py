@@ -62,7 +62,7 @@ def open_images(
 ) -> ImageSet:
     """A user's own image set: a Parquet file with pictures and labels, or a folder with a sub-folder of pictures per class.
 
-    column, label: of the Parquet file. size, grey: one shape for all pictures; that of the first one when None.
+    column, label: of the Parquet file. size, grey: one shape for all pictures; the commonest of 64 of them when None.
     Labels may be of any type; classes are their sorted values, or the names that the file gives to whole numbers.
     Raises DataError when there is no such source, a label is missing, or no picture decodes.
 
@@ -83,7 +83,12 @@ def open_images(
         return ImageSet(path.name, images, y, classes)
     found = find_pictures(path)
     if found is None:
-        raise DataError(f"The folder {path} holds no sub-folder of pictures per class; put the pictures there.")
+        tables = sorted(path.glob("*.parquet"))
+        raise DataError(
+            f"The folder {path} holds {len(tables)} Parquet files; name one of them, such as {tables[0]}"
+            if tables
+            else f"The folder {path} holds no sub-folder of pictures per class; put the pictures there."
+        )
     note = f"{found.skipped} files were left out: no pictures, or in no sub-folder" if found.skipped else ""
     images_of = FileImages(found.paths, folder=path, size=size, grey=grey)
-    return ImageSet(path.name, images_of, found.codes, found.classes, note=note)
+    return ImageSet(path.name, images_of, found.codes, tuple(map(str, found.classes)), note=note)

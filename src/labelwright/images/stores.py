@@ -135,7 +135,7 @@ class EncodedImages(Images):
     """Pictures as encoded bytes (JPEG, PNG, …), decoded when asked for.
 
     size: (height, width), or one number for both; pictures of other sizes are resized bilinearly. grey: one channel instead
-    of three. Both are those of the first picture that decodes when None. Raises DataError when none does.
+    of three. Both are the commonest of 64 of them when None. Raises DataError when none does.
     """
 
     def __init__(self, size: Size | None, grey: bool | None):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow as pa
 
 from labelwright.images.imageset import ImageSet
 from labelwright.tables import TableSource
+from labelwright.tables.vectors import as_png
 
 _AT_ONCE = 512
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -29,20 +29,13 @@ def image_source(found: ImageSet) -> TableSource:
         for start in range(0, len(found), _AT_ONCE):
             pixels, bad = found.images.read(slice(start, start + _AT_ONCE))
             cells = [
-                None if at in bad else {"bytes": _png(one), "path": f"{found.name}/{start + at}.png"}
+                None if at in bad else {"bytes": as_png(one), "path": f"{found.name}/{start + at}.png"}
                 for at, one in enumerate(pixels)
             ]
             labels = pa.array(names[found.y[start : start + _AT_ONCE]], pa.string())
             yield pa.table({"image": pa.array(cells, _IMAGE), "label": labels})
 
     source = TableSource(found.name, ("image", "label"), len(found), read)
+    source.label = "label"
     source.notes = (found.note,) if found.note else ()
     return source
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

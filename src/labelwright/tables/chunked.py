@@ -17,7 +17,8 @@ class TableSource:
 
     name: where it comes from, for messages. columns: their names. num_rows: rows, or None when only reading
     tells. skipped_lines: CSV lines with the wrong number of fields, left out by the latest reading. notes: what else was
-    left out, in plain words. files: Parquet files that hold the rows in this order, where they do.
+    left out, in plain words. files: Parquet files that hold the rows in this order, where they do. label, id: the columns of labels and
+    names, where the kind of source tells them, as a folder of pictures does.
 
     >>> from labelwright.tables import open_source
     >>> source = open_source(pa.table({"x": [1, 2, 3]}))
@@ -37,6 +38,8 @@ class TableSource:
         self.skipped_lines = 0
         self.notes: tuple[str, ...] = ()
         self.files: tuple[Path, ...] = ()
+        self.label: str | None = None
+        self.id: str | None = None
         self._read, self._finish = read, finish
         twice = [column for column, count in Counter(self.columns).items() if count > 1]
         if twice:

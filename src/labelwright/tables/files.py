@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -162,7 +163,18 @@ def open_parquet(name: str, files: list[Path]) -> TableSource:
 
     source = TableSource(name, names, total, read)
     source.files = tuple(files)
+    source.label = _class_label(files[0])
     return source
+
+
+def _class_label(file: Path) -> str | None:
+    """The one column that a file's metadata, as Hugging Face writes it, says holds classes."""
+    try:
+        features = json.loads((pq.read_schema(file).metadata or {})[b"huggingface"])["info"]["features"]
+        found = [name for name, kind in features.items() if kind.get("_type") == "ClassLabel"]
+    except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException, OSError):
+        return None
+    return found[0] if len(found) == 1 else None
 
 
 def _parquet_meta(file: Path) -> tuple[list[str], int, int]:

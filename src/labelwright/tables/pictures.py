@@ -17,6 +17,8 @@ from labelwright.tables.chunked import TableSource
 from labelwright.types import Ints
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+NOBODY_KNOWS = (None,)
+"""In place of the classes of pictures without a label."""
 PART_BYTES = 64 << 20
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
 _LARGE = 1 << 31  # where the offsets of an Arrow binary column end
@@ -26,12 +28,13 @@ _LARGE = 1 << 31  # where the offsets of an Arrow binary column end
 class Pictures:
     """The pictures of a folder, by class.
 
-    classes: (K,) names of the sub-folders that hold pictures, by alphabet. paths: (n,) relative to ``folder``, sorted.
-    codes: (n,) int64 class of each. size: bytes of all files. skipped: files left out, being no pictures or in no class.
+    classes: (K,) names of the sub-folders that hold pictures, by alphabet; :data:`NOBODY_KNOWS` where there are none. paths: (n,)
+    relative to ``folder``, sorted. codes: (n,) int64 class of each. size: bytes of all files. skipped: files left out, being no
+    pictures or in no class.
     """
 
     folder: Path
-    classes: tuple[str, ...]
+    classes: tuple[str | None, ...]
     paths: tuple[str, ...]
     codes: Ints
     size: int
@@ -43,7 +46,9 @@ class Pictures:
     @cached_property
     def mixed(self) -> Ints:
         """(n,) an order in which every stretch holds the classes in the shares they have in the whole, and the first K rows
-        one of each; it depends on the names only."""
+        one of each; it depends on the names only. Without classes, the order of the names."""
+        if self.classes == NOBODY_KNOWS:
+            return np.arange(len(self))
         rank = np.array([int.from_bytes(_digest(path), "big") >> 1 for path in self.paths], np.int64)
         by_class = np.lexsort((rank, self.codes))
         count = np.bincount(self.codes, minlength=len(self.classes))
@@ -53,10 +58,26 @@ class Pictures:
         return np.asarray(by_class[np.lexsort((rank[by_class], share))], np.int64)
 
 
+def unlabelled_pictures(path: Path) -> Pictures | None:
+    """One picture, or those that lie in a folder itself: nobody has said what they show. None when there are none."""
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read ({error}); check its permissions.") from error
+    files = [file for file in files if file.is_file() and not file.name.startswith(".")]
+    found = [file for file in files if file.name.lower().endswith(PICTURE_SUFFIXES)]
+    if not found:
+        return None
+    folder, size = (path if path.is_dir() else path.parent), sum(file.stat().st_size for file in found)
+    names = tuple(file.name for file in found)
+    return Pictures(folder, NOBODY_KNOWS, names, np.zeros(len(found), np.int64), size, len(files) - len(found))
+
+
 def find_pictures(folder: str | Path) -> Pictures | None:
     """List the pictures of a folder's sub-folders, or None when there are none.
 
-    A sub-folder is a class; pictures may lie deeper in it. Hidden files and folders are ignored, other files counted.
+    A sub-folder is a class; pictures may lie deeper in it. Hidden files and folders are ignored; other files, and links to folders
+    inside a class, are counted.
     Raises SourceError when a folder cannot be read, or when the sub-folders are splits (train, test) and no classes.
 
     >>> import tempfile
@@ -104,6 +125,9 @@ def _listed(folder: str) -> tuple[list[str], int, int]:
     size = others = 0
     for root, folders, files in os.walk(folder, onerror=_raised):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        others += sum(
+            os.path.islink(os.path.join(root, name)) for name in folders
+        )  # not followed: it may lead in a circle
         for name in files:
             path = os.path.join(root, name)
             if name.startswith("."):
@@ -159,6 +183,7 @@ def open_pictures(found: Pictures) -> TableSource:
             yield pa.Table.from_pylist(held, schema)
 
     source = TableSource(str(found.folder), schema.names, len(found), read)
+    source.label, source.id = "label", "path"
     if found.skipped:
         many = f"{found.skipped:,} files" if found.skipped > 1 else "1 file"
         source.notes = (f"{many} of {found.folder} left out: no pictures, or in no sub-folder",)

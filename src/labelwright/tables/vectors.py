@@ -86,6 +86,15 @@ def decoded_image(content: bytes) -> Any:
         return None
 
 
+def as_png(pixels: Any) -> bytes:
+    """Pixels (height, width, 1 or 3) as a PNG file, which loses none of them."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def is_grey(image: Any) -> bool:
     """Whether an image has one channel of colour, and perhaps transparency."""
     return str(image.mode).split(";")[0] in ("1", "L", "LA", "La", "I", "F")
