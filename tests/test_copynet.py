@@ -28,6 +28,13 @@ def blobs(n: int = 1200, *, rate: float = 0.3, seed: int = 0) -> tuple[np.ndarra
     return X.astype(np.float32), NAMES[y], NAMES[given]
 
 
+def turned(n: int = 3000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same clouds, mislabelled the other way round."""
+    X, y, _ = blobs(n, seed=3)
+    at = np.searchsorted(NAMES, y)
+    return X, y, NAMES[np.where(np.random.default_rng(0).random(n) < 0.3, (at + 2) % 3, at)]
+
+
 def model(**options) -> CopyNet:
     return CopyNet(TorchClassifier(epochs=20, precision="float32"), random_state=0, **options)
 
@@ -80,10 +87,7 @@ def test_the_paper_s_expert_learns_too():
 def test_another_pattern_is_learned_by_the_expert_alone(fitted, tmp_path):
     fitted.save(tmp_path / "c.safetensors")
     again = CopyNet.load(tmp_path / "c.safetensors")
-    X, y, _ = blobs(3000, seed=3)
-    rng = np.random.default_rng(0)
-    at = np.searchsorted(NAMES, y)
-    given = NAMES[np.where(rng.random(3000) < 0.3, (at + 2) % 3, at)]  # the other way round
+    X, y, given = turned()
     before, alone = (again.predict(X, given) == y).mean(), again.predict_proba(X)
     again.adapt(X, given, np.where(np.arange(3000) < 300, y, None), epochs=30)
     after = (again.predict(X[300:], given[300:]) == y[300:]).mean()
@@ -298,10 +302,7 @@ def test_unfitted_is_said():
 def test_adapting_again_on_a_few_rows_keeps_what_was_learned(fitted, tmp_path):
     fitted.save(tmp_path / "c.safetensors")
     again = CopyNet.load(tmp_path / "c.safetensors")
-    X, y, _ = blobs(3000, seed=3)
-    rng = np.random.default_rng(0)
-    at = np.searchsorted(NAMES, y)
-    given = NAMES[np.where(rng.random(3000) < 0.3, (at + 2) % 3, at)]
+    X, y, given = turned()
     again.adapt(X[:400], given[:400], y[:400])
     before = (again.predict(X[400:], given[400:]) == y[400:]).mean()
     again.adapt(X[:6], given[:6], y[:6])

@@ -39,6 +39,17 @@ def shape_of(X: Any, wanted: tuple[int, int, int] | None) -> tuple[int, int, int
     return X.shape[1], X.shape[2], X.shape[3] if X.ndim == 4 else 1
 
 
+def numbers_of(X: Any) -> Any:
+    """Bytes as they are, anything else as float32. Raises DataError for a number that float32 cannot hold."""
+    if X.dtype == np.uint8:
+        return X
+    with np.errstate(over="ignore"):
+        out = np.asarray(X, np.float32)
+    if X.dtype != np.float32 and not np.isfinite(out).all():
+        raise DataError(f"X holds {np.abs(X).max():.3g}, more than float32 can; scale the rows")
+    return out
+
+
 def check_rows(X: Any, image: tuple[int, int, int] | None, width: int, *, flat: bool) -> None:
     """Raises DataError for rows of another shape than those that were learned from. width: numbers a row. flat: whether pictures may come
     as flat rows, since their shape is a setting."""

@@ -12,11 +12,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from labelwright.errors import DataError, SettingsError, SourceError
+from labelwright.errors import SettingsError, SourceError
 from labelwright.learners.checks import check_settings
 from labelwright.learners.labels import checked_trust, labels_like
-from labelwright.learners.shapes import check_rows, check_shares, checked_weights, shape_of
-from labelwright.learners.watch import Watch
+from labelwright.learners.shapes import check_rows, check_shares, checked_weights, numbers_of, shape_of
+from labelwright.learners.watch import Watch, held_out
 from labelwright.types import NO_LABEL, Floats, Ints
 
 if TYPE_CHECKING:
@@ -162,18 +162,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         with warnings.catch_warnings():  # a batch may well hold few rows of many classes
             warnings.filterwarnings("ignore", message="The number of unique classes")
             check_classification_targets(y)
-        return self._numbers(X), y
-
-    @staticmethod
-    def _numbers(X: Any) -> Any:
-        """Bytes as they are, anything else as float32. Raises DataError for a number that float32 cannot hold."""
-        if X.dtype == np.uint8:
-            return X
-        with np.errstate(over="ignore"):
-            out = np.asarray(X, np.float32)
-        if X.dtype != np.float32 and not np.isfinite(out).all():
-            raise DataError(f"X holds {np.abs(X).max():.3g}, more than float32 can; scale the rows")
-        return out
+        return numbers_of(X), y
 
     def _begin(self, X: Any, classes: Any) -> None:
         if len(classes) < 2:
@@ -279,7 +268,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         if sample_weight is not None:
             sample_weight = checked_weights(sample_weight, len(X))
         seed = int(np.random.default_rng([self._seed, self._stage]).integers(2**62))
-        held = self._held_out(len(X), seed, trusted)
+        held = held_out(len(X), self.validation_fraction, seed, trusted)
         rows = np.setdiff1d(np.arange(len(X)), held) if len(held) else slice(None)
         target = torch.from_numpy(np.ascontiguousarray(wanted[rows])).to(self.trainer_.device)
         weight = None if sample_weight is None else torch.from_numpy(sample_weight[rows]).to(self.trainer_.device)
@@ -333,16 +322,6 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         told = [look for look in (watch, self.on_epoch) if look is not None]
         return (lambda epoch: any([bool(look(epoch)) for look in told])) if told else None
 
-    def _held_out(self, n: int, seed: int, trusted: Ints | None) -> Ints:
-        """Rows to choose the epoch by; those that somebody vouches for only when there are no others left."""
-        if not 0 <= self.validation_fraction < 1:
-            raise SettingsError(f"validation_fraction={self.validation_fraction} is no share; expected 0 up to below 1")
-        count = min(max(round(self.validation_fraction * n), self.validation_fraction > 0), n - 1)
-        order = np.random.default_rng(seed).permutation(n)
-        if trusted is not None:
-            order = order[np.argsort(trusted[order] != NO_LABEL, kind="stable")]
-        return np.sort(order[:count])
-
     def _watch(self, X: Any, wanted: Any) -> Watch:
         return Watch(self, self._inputs(X), wanted if wanted.ndim == 1 else wanted.argmax(axis=1))
 
@@ -371,7 +350,7 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         check_rows(X, self._image, self._width, flat=self.image_shape is not None)
         X = validate_data(self, X, reset=False, dtype=None, allow_nd=True)
         proba = self.trainer_.proba(
-            self._inputs(self._numbers(X)),
+            self._inputs(numbers_of(X)),
             looks=self.looks if self._image else 1,
             flip=self.mirror if mirror is None else mirror,
         )

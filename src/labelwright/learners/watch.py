@@ -7,11 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelwright.types import Ints
+from labelwright.types import NO_LABEL, Ints
 
 if TYPE_CHECKING:
     from labelwright.learners.torch_classifier import TorchClassifier
     from labelwright.learners.training import Inputs, Trainer
+
+
+def held_out(n: int, fraction: float, seed: int, trusted: Ints | None = None) -> Ints:
+    """Sorted positions of the rows that choose the epoch; those that somebody vouches for only when there are no others.
+
+    fraction: of the n rows, at least one row above 0, never all. trusted: (n,) classes, NO_LABEL where nobody vouches.
+
+    >>> held_out(4, 0.5, 0, np.array([1, -1, 0, -1])).tolist()
+    [1, 3]
+    """
+    count = min(max(round(fraction * n), fraction > 0), n - 1)
+    order = np.random.default_rng(seed).permutation(n)
+    if trusted is not None:
+        order = order[np.argsort(trusted[order] != NO_LABEL, kind="stable")]
+    return np.sort(order[:count])
 
 
 class Watch:
