@@ -98,6 +98,7 @@ class CopyNet(ClassifierMixin, BaseEstimator):
     def _take(self, amateur: TorchClassifier) -> None:
         """Fitted attributes, as both networks have them."""
         self.amateur_, self.classes_, self.n_features_in_ = amateur, amateur.classes_, amateur.n_features_in_
+        self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         if hasattr(amateur, "feature_names_in_"):
             self.feature_names_in_ = amateur.feature_names_in_
         self.unvouched_ = amateur.classes_[~amateur.trainer_.network.taught.cpu().numpy()]

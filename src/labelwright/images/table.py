@@ -9,10 +9,9 @@ import pyarrow as pa
 
 from labelwright.images.imageset import ImageSet
 from labelwright.tables import TableSource
-from labelwright.tables.vectors import as_png
+from labelwright.tables.vectors import picture_column
 
 _AT_ONCE = 512
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def image_source(found: ImageSet) -> TableSource:
@@ -28,12 +27,9 @@ def image_source(found: ImageSet) -> TableSource:
     def read(source: TableSource, rows: int) -> Iterator[pa.Table]:
         for start in range(0, len(found), _AT_ONCE):
             pixels, bad = found.images.read(slice(start, start + _AT_ONCE))
-            cells = [
-                None if at in bad else {"bytes": as_png(one), "path": f"{found.name}/{start + at}.png"}
-                for at, one in enumerate(pixels)
-            ]
+            paths = [None if at in bad else f"{found.name}/{start + at}.png" for at in range(len(pixels))]
             labels = pa.array(names[found.y[start : start + _AT_ONCE]], pa.string())
-            yield pa.table({"image": pa.array(cells, _IMAGE), "label": labels})
+            yield pa.table({"image": picture_column(pixels, paths), "label": labels})
 
     source = TableSource(found.name, ("image", "label"), len(found), read)
     source.label = "label"

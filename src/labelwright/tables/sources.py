@@ -15,7 +15,7 @@ from labelwright.tables.arrow import contiguous, quoted
 from labelwright.tables.chunked import TableSource
 from labelwright.tables.files import CSV_SUFFIXES, PARQUET_SUFFIXES, open_csv, open_parquet, suffix_of
 from labelwright.tables.pictures import find_pictures, open_pictures, unlabelled_pictures
-from labelwright.tables.vectors import as_png
+from labelwright.tables.vectors import picture_column
 from labelwright.types import Floats
 
 if TYPE_CHECKING:
@@ -110,11 +110,8 @@ def _open_npz(path: Path) -> TableSource:
     def read(source: TableSource, rows: int) -> Iterator[pa.Table]:
         for start in range(0, len(pictures), rows):
             part = rest.slice(start, rows)
-            cells = [
-                {"bytes": as_png(one), "path": f"{start + at}.png"}
-                for at, one in enumerate(pictures[start : start + rows])
-            ]
-            image = pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+            some = pictures[start : start + rows]
+            image = picture_column(some, [f"{start + at}.png" for at in range(len(some))])
             yield pa.table([image, *part.columns], ["image", *part.column_names])
 
     return TableSource(str(path), ("image", *rest.column_names), len(pictures), read)

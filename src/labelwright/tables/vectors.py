@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,13 +86,19 @@ def decoded_image(content: bytes) -> Any:
         return None
 
 
-def as_png(pixels: Any) -> bytes:
-    """Pixels (height, width, 1 or 3) as a PNG file, which loses none of them."""
+def picture_column(pixels: Any, names: Sequence[str | None]) -> pa.Array:
+    """Bytes (n, height, width, 1 or 3) as a column of PNG files, which lose nothing; missing where the name is None."""
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    def png(one: Any) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(one[..., 0] if one.shape[2] == 1 else one).save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
+
+    cells = [
+        None if name is None else {"bytes": png(one), "path": name} for one, name in zip(pixels, names, strict=True)
+    ]
+    return pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 
 
 def is_grey(image: Any) -> bool:
