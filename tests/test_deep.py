@@ -133,6 +133,16 @@ def test_a_restored_network_keeps_the_settings_it_is_given():
     assert other.estimator.later_epochs == 7 and other.estimator.mirror
 
 
+def test_a_restored_network_computes_where_it_is_told_to():
+    """Precision stands for the device here: both are of the trainer, and were as saved whatever the settings said."""
+    learner = Deep(network(), classes=3)
+    learner.partial_fit(rows_of(64))
+    assert learner.estimator.trainer_.precision is torch.float32
+    other = Deep(network().set_params(precision="bfloat16"), classes=3)
+    other.restore(learner.state(), lambda keys: (keys, rows_of(64).X[keys]))
+    assert other.estimator.trainer_.precision is torch.bfloat16
+
+
 def test_prioritized_replay_rather_takes_rows_that_are_not_learned_yet():
     learner = Deep(network(), classes=3, replay=40, memory=200, prioritized=True)
     learner.partial_fit(rows_of(120))

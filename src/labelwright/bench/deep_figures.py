@@ -11,8 +11,10 @@ COLOURS = {
     "rad-duo": "#2e6fb0",
     "rad-duo+correct": "#6c4fa3",
     "rad-duo+soft": "#7dc3a0",
-    "rad-duo+soft+prioritized": "#12704a",
     "full-clean": "#333333",
+    "no-sel+prioritized": "#e0a39a",
+    "rad-duo+soft+prioritized": "#12704a",
+    "full-clean+prioritized": "#999999",
 }
 _BELOW: Mapping[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncol": 2}
 

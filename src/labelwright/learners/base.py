@@ -212,7 +212,8 @@ class Deep(Incremental):
 
     def _loaded(self, model: bytes) -> Any:
         """The stored weights under the present settings."""
-        found = type(self.estimator).from_bytes(model, "the stored network")
+        now = self.estimator
+        found = type(now).from_bytes(model, "the stored network", device=now.device, precision=now.precision)
         return found.set_params(**self.estimator.get_params(deep=False))
 
 

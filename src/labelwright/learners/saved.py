@@ -63,11 +63,12 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{value!r} is no value of JSON")
 
 
-def loaded(content: bytes, name: str) -> TorchClassifier:
-    """What :func:`dumped` made. Raises SettingsError when it is damaged or of another kind."""
+def loaded(content: bytes, name: str, **settings: str) -> TorchClassifier:
+    """What :func:`dumped` made. settings: device and precision, where not as saved. Raises SettingsError when it is damaged or of
+    another kind."""
     tensors, said = from_bytes(content, name)
     try:
-        model = _empty(json.loads(said["labelwright"]), name)
+        model = _empty(json.loads(said["labelwright"]), name).set_params(**settings)
     except (KeyError, ValueError, TypeError) as error:
         if isinstance(error, SettingsError):
             raise

@@ -372,11 +372,12 @@ class TorchClassifier(ClassifierMixin, BaseEstimator):
         return dumped(self)
 
     @staticmethod
-    def from_bytes(content: bytes, name: str = "the saved network") -> TorchClassifier:
-        """What :meth:`to_bytes` made. Raises SettingsError when it is damaged or of another kind."""
+    def from_bytes(content: bytes, name: str = "the saved network", **settings: str) -> TorchClassifier:
+        """What :meth:`to_bytes` made. settings: ``device`` and ``precision``, where not as saved. Raises SettingsError when it is
+        damaged or of another kind."""
         from labelwright.learners.saved import loaded
 
-        return loaded(content, name)
+        return loaded(content, name, **settings)
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`to_bytes` to a file, whole or not at all. Raises SourceError when it cannot be written."""
