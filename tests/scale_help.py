@@ -36,6 +36,13 @@ def dies_once(shared: Path, part: Numbered) -> int:
     return part.number
 
 
+def never_ends(shared: Path, part: Numbered) -> int:
+    """Says who it is, and works on without a word."""
+    shared.write_text(str(os.getpid()))
+    while True:
+        time.sleep(0.1)
+
+
 def always_dies(shared: None, part: Numbered) -> int:
     if part.number == 1:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -143,6 +143,13 @@ def test_a_restored_network_computes_where_it_is_told_to():
     assert other.estimator.trainer_.precision is torch.bfloat16
 
 
+@pytest.mark.parametrize(("device", "words"), [("tpu", "is unknown"), ("mps", "none that networks run on here")])
+def test_a_device_that_is_none_is_said_before_any_data_is_read(tmp_path, device, words):
+    for name in ("table2", "table3", "framework"):
+        done = call_cli("bench", name, "--device", device, "--data-dir", str(tmp_path), "--output", str(tmp_path))
+        assert done.returncode == 2 and words in done.stderr
+
+
 def test_prioritized_replay_rather_takes_rows_that_are_not_learned_yet():
     learner = Deep(network(), classes=3, replay=40, memory=200, prioritized=True)
     learner.partial_fit(rows_of(120))

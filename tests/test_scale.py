@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,29 @@ def test_a_killed_worker_costs_its_partition_another_try(tmp_path: Path, pool: M
     with pytest.raises(Exception, match=r"lambda|pickle"):
         list(pool.map(lambda shared, part: part, PARTS, shared=None))
     assert list(pool.map(times, PARTS, shared=1)) == list(range(7))
+
+
+def test_workers_do_not_outlive_whoever_gives_them_work(tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path; from scale_help import Numbered, never_ends; from labelwright.scale import Processes\n"
+        "if __name__ == '__main__': list(Processes(1).map(never_ends, [Numbered(0)], shared=Path(sys.argv[1])))"
+    )
+    (tmp_path / "master.py").write_text(code)
+    master = subprocess.Popen([sys.executable, tmp_path / "master.py", tmp_path / "worker"])
+    waited(lambda: (tmp_path / "worker").exists() and (tmp_path / "worker").read_text() != "")
+    worker = int((tmp_path / "worker").read_text())
+    master.kill()
+    master.wait()
+    waited(lambda: not Path(f"/proc/{worker}").exists())
+
+
+def waited(true: Callable[[], bool], seconds: float = 60) -> None:
+    """Until it is so; a failure after a minute."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_map_that_is_left_early_ends_its_work(pool: Mapper) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sklearn.naive_bayes import GaussianNB
 
 from labelwright.errors import TooFewRowsError
-from labelwright.learners import Learners, Refit
+from labelwright.learners import Learners, Refit, as_learner
 from labelwright.posterior import NoiseModel
 from labelwright.selection import JudgingSelector, NoSelection, QualityOnly, RadDuo, Slim
 from labelwright.types import NO_LABEL, Answers, Batch, Corrections, Floats, Ints, Rows, Split, Verdict
@@ -238,6 +238,16 @@ def test_first_batch_is_judged_by_cross_validation() -> None:
     assert split.deciders[Verdict.TRUSTED] == "cross-validation" and "5-fold cross-validation" in split.note
     low, high = split.noise.interval()
     assert low < split.noise.rate < high and f"{100 * low:.1f} to {100 * high:.1f} %" in split.note
+
+
+def test_models_that_tell_little_say_so_of_the_noise() -> None:
+    assert "rough guess" not in RadDuo(fresh_learners()).split(two_heaps()).note
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], 60)
+    blurred = Batch.of(0, y[:, None] * 0.3 + rng.normal(size=(180, 1)), y)
+    naive = as_learner(GaussianNB(), classes=3)
+    note = RadDuo(Learners(naive, naive)).split(blurred).note
+    assert "but the models themselves seem right on" in note and "take that as a rough guess" in note
 
 
 def test_first_batch_may_be_kept_or_be_too_small() -> None:

@@ -17,6 +17,9 @@ from labelwright.learners import Fetch, Learners, RowMemory
 from labelwright.posterior import NoiseModel
 from labelwright.types import NO_LABEL, Answers, Batch, Bools, Corrections, Floats, Ints, Rows, Split, Verdict
 
+WEAK = 0.8
+"""Share of a first batch that cross-validated models must seem right on for what they say of the noise to be taken at its word."""
+
 
 class Selector(Protocol):
     """What the loop needs of a selector."""
@@ -139,7 +142,8 @@ class JudgingSelector:
             model.estimator, rows, k, folds=self.folds, seed=self.seed, mapper=getattr(model, "mapper", None)
         )
         noise = self.noise.updated(proba, rows.y, np.where(clean, rows.y, NO_LABEL))
-        agrees = noise.posterior(proba, rows.y).argmax(axis=1) == rows.y
+        believed, picked = noise.posterior(proba, rows.y), proba.argmax(axis=1)
+        agrees, skill = believed.argmax(axis=1) == rows.y, float(believed[np.arange(len(rows)), picked].mean())
         verdict = np.where(agrees, int(Verdict.TRUSTED), int(Verdict.REJECTED))
         low, high = noise.interval()
         note = (
@@ -147,6 +151,8 @@ class JudgingSelector:
             f"{self.folds}-fold cross-validation; {100 * noise.rate:.1f} % of the labels look wrong "
             f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
         )
+        if skill < WEAK:
+            note += f"; but the models themselves seem right on {100 * skill:.0f} % of them only: take that as a rough guess"
         split = self._finished(rows, clean, verdict, proba, proba, noise=noise)
         return replace(split, note=note, deciders={**self.deciders, Verdict.TRUSTED: "cross-validation"})
 

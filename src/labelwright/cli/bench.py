@@ -221,6 +221,10 @@ def _deep(
     from labelwright.bench.pieces import How
 
     checked(options["workers"])
+    if options["device"] != "auto":
+        from labelwright.learners.devices import find_device
+
+        find_device(options["device"])  # said before the data is read
     with progress_bar() as bar:
         task = bar.add_task(f"{name} {dataset}", total=None)
 

@@ -265,7 +265,8 @@ def show(summary: dict[str, Any]) -> None:
         low, high = summary["noise_interval"]
         rate = summary["noise_rate"]
         console.print(
-            f"About {100 * rate:.1f} % of the labels look wrong (95 % interval {100 * low:.1f} to {100 * high:.1f} %)."
+            f"About {100 * rate:.1f} % of the labels look wrong (95 % interval {100 * low:.1f} to {100 * high:.1f} %; where the "
+            "models err in one direction, the truth lies outside it)."
         )
     if summary["test_accuracy"] is not None:
         console.print(f"Accuracy on the test rows: {100 * summary['test_accuracy']:.2f} %.")

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -16,6 +17,7 @@ from labelwright.scale.crew import Book, Crew, Job, Lost, Shared
 from labelwright.scale.mapper import Outcome, Tell, attempted, sendable
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_LOOK_SECONDS = 0.5
 _starting = threading.Lock()
 
 
@@ -53,7 +55,7 @@ class _Worker:
     def __init__(self, threads: int):
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
         with _starting, _threads(threads):
             self.process.start()
         theirs.close()
@@ -112,9 +114,10 @@ def _threads(count: int) -> Iterator[None]:
                 os.environ[name] = before[name]
 
 
-def _serve(pipe: Any) -> None:
-    """A worker's life: until the pipe is closed. Ctrl-C is for the one who gives it work."""
+def _serve(pipe: Any, parent: int) -> None:
+    """A worker's life: until the pipe is closed, or ``parent``, who gives it work, was killed. Ctrl-C is for the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     pipe.send(("ready", None))
     shared: Outcome = True, None
     while True:
@@ -135,6 +138,13 @@ def _serve(pipe: Any) -> None:
             return
         except Exception as error:  # pickle says so in many ways, before a byte was sent
             pipe.send((False, RuntimeError(f"its result cannot be sent: {error}")))
+
+
+def _end_with(parent: int) -> None:
+    """An orphan would hold its locks and its core until its work is done."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
 
 
 def _nothing(what: str) -> None:
