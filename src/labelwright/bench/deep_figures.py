@@ -20,7 +20,7 @@ _BELOW: Mapping[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1
 
 
 def table2_figure(result: Mapping[str, Any], path: Path) -> None:
-    """C's accuracy after every epoch (the paper's Fig. 2: a saw-tooth at each new batch), and the last batch's in bars."""
+    """C's accuracy after every batch, and, faint, after every epoch (the paper's Fig. 2: a saw-tooth at each new batch)."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -37,15 +37,19 @@ def table2_figure(result: Mapping[str, Any], path: Path) -> None:
                 continue
             per_batch = len(curve) / max(1, len(row["curve"]))
             x = [(at + 1) / per_batch for at in range(len(curve))]
-            axis.plot(x, curve, linewidth=1.1, color=COLOURS[method], label=f"{method} {row['c']['mean']:.1f}")
+            shade, ends = COLOURS[method], range(1, len(row["curve"]) + 1)
+            axis.plot(x, curve, linewidth=0.8, color=shade, alpha=0.25)
+            axis.plot(ends, row["curve"], linewidth=1.7, color=shade, label=f"{method} {row['c']['mean']:.1f}")
         lowest = min(min(row["curve"]) for name, row in result["methods"].items() if name.startswith(f"{recipe}/"))
         axis.set_ylim(bottom=min(lowest, start) - 4)
         axis.set_title({"paper": "the paper's way of training", "improved": "with replay"}[recipe], fontsize=11)
         axis.set_xlabel("batch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=8, frameon=False, title="last batch, all test rows, %", title_fontsize=8, **_BELOW)
-    axes[0][0].set_ylabel("C's accuracy after each epoch, up to 2,000 test rows, %")
+        title = "last batch, all test rows, % (curves: up to 2,000 of them)"
+        axis.legend(fontsize=8, frameon=False, title=title, title_fontsize=8, **_BELOW)
+    axes[0][0].set_ylabel("C's accuracy after each batch (faint: epoch), %")
     figure.suptitle(
         f"{result['dataset']}, {100 * result['noise']:.0f} % symmetric noise, {result['profile']} profile, "
         f"mean of {result['seeds']} seed(s)",

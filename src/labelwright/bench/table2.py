@@ -142,18 +142,11 @@ def _alone(
 def assembled(
     setting: Profile, found: Mapping[str, Sequence[Mapping[str, Any]]], origin: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Means, intervals, what was recovered between No-Sel and Full-Clean of the same way and the same replay (and, of what has
-    prioritized replay, between those with evenly drawn replay), and the paper's figures."""
+    """Means, intervals, what was recovered, and the paper's figures."""
     methods = {name: averaged(runs) for name, runs in found.items()}
+    put_recovered(methods)
     for name, row in methods.items():
         recipe, _, method = name.partition("/")
-        replay = "+prioritized" if method.endswith("+prioritized") else ""
-        for told, kind in {"recovered": replay, "recovered_evenly": ""}.items():
-            low, high = (methods.get(f"{recipe}/{control}{kind}") for control in ("no-sel", "full-clean"))
-            if method and low and high and (replay or told == "recovered"):
-                row[told] = {
-                    who: share_of_way(row[who]["mean"], low[who]["mean"], high[who]["mean"]) for who in ("c", "mean")
-                }
         published = (setting.published or {}).get(method)
         if published is not None and recipe == "paper":
             row["published"] = published
@@ -168,6 +161,20 @@ def assembled(
         "methods": methods,
         "provenance": dict(origin),
     }
+
+
+def put_recovered(methods: Mapping[str, dict[str, Any]]) -> None:
+    """Into each row what it recovered between No-Sel and Full-Clean of the same way and the same replay; of prioritized replay
+    also what it recovered between those with evenly drawn replay, as ``recovered_evenly``."""
+    for name, row in methods.items():
+        recipe, _, method = name.partition("/")
+        prioritized = "+prioritized" if method.endswith("+prioritized") else ""
+        for told, replay in {"recovered": prioritized, "recovered_evenly": ""}.items():
+            low, high = (methods.get(f"{recipe}/{control}{replay}") for control in ("no-sel", "full-clean"))
+            if method and low and high and (prioritized or told == "recovered"):
+                row[told] = {
+                    who: share_of_way(row[who]["mean"], low[who]["mean"], high[who]["mean"]) for who in ("c", "mean")
+                }
 
 
 def share_of_way(value: float, low: float, high: float) -> float | None:
