@@ -10,11 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from helpers import call_cli, write_reviews
 
 from labelwright.exports import ADDED
+from labelwright.streams.intake import content
 from labelwright.tables import open_source
 
 QUICK = ("--classifier", "bayes", "--quality", "sgd", "--batch-size", 100, "--no-report")
@@ -85,6 +87,28 @@ def test_status_tells_why_rows_were_set_aside(folder: Path) -> None:
     reasons = json.loads(call_cli("status", "--state", folder / "s", "--json").stdout)["set_aside_reasons"]
     assert list(reasons.values()) == [1] and "'splendid' is none of the classes" in next(iter(reasons))
     assert "set aside: 1 ×" in call_cli("status", "--state", folder / "s").stdout
+
+
+def test_rows_that_are_sorted_by_label_are_said_to_be(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=400), np.repeat(["a", "b", "c", "d"], 100)
+    lines = [f"{value + ord(label):.3f},{label}" for value, label in zip(x, y, strict=True)]
+    (tmp_path / "sorted.csv").write_text("x,label\n" + "\n".join(lines))
+    command = ("run", tmp_path / "sorted.csv", "--label", "label", "--first-batch", 200, "--no-report")
+    told = call_cli(*command, "--state", tmp_path / "s").stdout
+    assert "set aside: 100 × label 'c' is none of the classes ['a', 'b']" in told
+    assert "200 rows hold labels that the first rows do not. If the rows are sorted by label, mix" in " ".join(
+        told.split()
+    )
+    mixed = [lines[at] for at in rng.permutation(400)]
+    (tmp_path / "mixed.csv").write_text("x,label\n" + "\n".join([*mixed, "70.0,e"]))
+    told = call_cli("run", tmp_path / "mixed.csv", *command[2:], "--state", tmp_path / "t").stdout
+    assert "set aside: 1 × label 'e'" in told and "sorted by label" not in told
+
+
+def test_a_row_set_aside_tells_pictures_by_their_size() -> None:
+    table = pa.table({"image": [{"bytes": bytes(2048), "path": "a.png"}], "raw": [b"12"], "label": ["cat"]})
+    assert content(table, 0) == "image={'bytes': '2,048 bytes', 'path': 'a.png'}, raw='2 bytes', label='cat'"
 
 
 def test_predict_writes_a_file_even_with_json(folder: Path, tmp_path: Path) -> None:

@@ -23,10 +23,6 @@ def status(state: State = Path("state"), ledger: LedgerUrl = None, json: Json = 
     history = folder(state, ledger).history()
     summary = summary_of(history, state)
     summary["open_questions"] = len(open_questions(history))
-    reasons: dict[str, int] = {}
-    for bad in history.set_aside():
-        reasons[bad["reason"]] = reasons.get(bad["reason"], 0) + 1
-    summary["set_aside_reasons"] = reasons
     from labelwright.streaming import standing
 
     stream = standing(folder(state, ledger))
@@ -40,8 +36,6 @@ def status(state: State = Path("state"), ledger: LedgerUrl = None, json: Json = 
         from labelwright.cli.stream import show_stream
 
         show_stream(stream)
-    for reason, count in sorted(reasons.items(), key=lambda r: -r[1])[:10]:
-        print(f"set aside: {count} × {reason}")
 
 
 @app.command(epilog="Example: labelwright questions --state reviews --output questions.csv")

@@ -19,7 +19,11 @@ from labelwright.runner import Run, Settings
 from labelwright.scale import open_mapper
 from labelwright.streams import Columns
 from labelwright.streams.address import is_stream
+from labelwright.streams.intake import UNKNOWN_CLASS
 from labelwright.tables import TableSource, open_source
+
+_WORDS = ("trusted", "rescued", "asked", "corrected", "rejected", "buffered", "quarantined", "set_aside")
+_REASONS, _MANY = 10, 0.05
 
 
 def progress_bar() -> Progress:
@@ -243,6 +247,7 @@ def summary_of(history: Any, state: Path) -> dict[str, Any]:
         "test_accuracy": measures[-1]["body"]["test_accuracy"] if measures else None,
         "classes": list(history.classes),
         "alarms": history.alarms(),
+        "set_aside_reasons": history.reasons(),
     }
 
 
@@ -258,9 +263,10 @@ def show(summary: dict[str, Any]) -> None:
     table = Table(title=f"{summary['batches']} batches", title_justify="left")
     table.add_column("verdict")
     table.add_column("rows", justify="right")
-    for word in ("trusted", "rescued", "asked", "corrected", "rejected", "buffered", "quarantined", "set_aside"):
+    for word in _WORDS:
         table.add_row(word.replace("_", " "), f"{summary[word]:,}")
     console.print(table)
+    _show_aside(summary, console)
     if summary["noise_rate"] is not None:
         low, high = summary["noise_interval"]
         rate = summary["noise_rate"]
@@ -279,6 +285,19 @@ def show(summary: dict[str, Any]) -> None:
     if summary.get("report"):
         console.print(f"Report: {summary['report']}")
     console.print(f"Next: labelwright export --state {state} --output clean.parquet")
+
+
+def _show_aside(summary: dict[str, Any], console: Console) -> None:
+    """Why rows could not be used, and what to do where many hold a label that is no class."""
+    reasons: dict[str, int] = summary["set_aside_reasons"]
+    for reason, count in list(reasons.items())[:_REASONS]:
+        console.print(f"set aside: {count:,} × {reason}", markup=False, highlight=False, soft_wrap=True)
+    unknown = sum(count for reason, count in reasons.items() if UNKNOWN_CLASS in reason)
+    if unknown > _MANY * sum(summary[word] for word in _WORDS):
+        console.print(
+            f"[yellow]![/yellow] {unknown:,} rows hold labels that the first rows do not. If the rows are sorted by label, mix "
+            "them; else name all classes with --classes, or take a larger --first-batch. Then run into a new --state folder."
+        )
 
 
 @app.command(epilog="Example: labelwright demo --output demo")

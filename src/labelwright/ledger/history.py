@@ -272,6 +272,12 @@ class History:
         statement = select(t, e.c.batch).join(e, e.c.seq == t.c.seq).order_by(t.c.seq, t.c.position)
         return [dict(row._mapping) for row in self._rows(statement)]
 
+    def reasons(self, most: int = 1000) -> dict[str, int]:
+        """Why rows could not be used, and how many each time: the ``most`` frequent reasons, most rows first."""
+        reason, rows = schema.aside.c.reason, func.count()
+        statement = select(reason, rows).group_by(reason).order_by(rows.desc(), reason).limit(most)
+        return {str(why): int(count) for why, count in self._rows(statement)}
+
     def corrections(
         self, *, row: str | None = None, label: str | None = None, batch: str | None = None, decider: str | None = None
     ) -> list[dict[str, Any]]:

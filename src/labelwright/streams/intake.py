@@ -105,6 +105,8 @@ class Accepted:
         )
 
 
+UNKNOWN_CLASS = "is none of the classes"
+"""In the reason why a row with a label that is no class was set aside."""
 _COME_BEFORE = "id {!r} came before with other content"
 
 
@@ -198,9 +200,7 @@ class Intake:
             if text is None:
                 reasons[at] = "no label"
             elif text not in self._codes:
-                reasons[at] = (
-                    f"label {text!r} is none of the classes {_few(self.classes)}; name all classes with --classes"
-                )
+                reasons[at] = f"label {text!r} {UNKNOWN_CLASS} {_few(self.classes)}; name all classes with --classes"
         if self.columns.id is None or len(set(ids)) == len(ids):
             return reasons, set()
         contents, first, again = row_bytes(chunk), dict[str, int](), set()
@@ -224,9 +224,16 @@ def comparable(table: pa.Table | None, good: pa.Table) -> tuple[list[bytes], lis
 
 def content(chunk: pa.Table, at: int, limit: int = 500) -> str:
     """A row as short text, for people."""
-    cells = (f"{name}={value!r}" for name, value in chunk.slice(at, 1).to_pylist()[0].items())
+    cells = (f"{name}={_plain(value)!r}" for name, value in chunk.slice(at, 1).to_pylist()[0].items())
     text = ", ".join(cell if len(cell) <= 120 else cell[:117] + "..." for cell in cells)
     return text[:limit]
+
+
+def _plain(value: Any) -> Any:
+    """A value as a person reads it: bytes, such as a picture's, by their number."""
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes"
+    return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _truthy(column: pa.ChunkedArray) -> Bools:
