@@ -295,7 +295,7 @@ def _show_aside(summary: dict[str, Any], console: Console) -> None:
     unknown = sum(count for reason, count in reasons.items() if UNKNOWN_CLASS in reason)
     if unknown > _MANY * sum(summary[word] for word in _WORDS):
         console.print(
-            f"[yellow]![/yellow] {unknown:,} rows hold labels that the first rows do not. If the rows are sorted by label, mix "
+            f"[yellow]![/yellow] {unknown:,} rows hold a label that is no class. If the rows are sorted by label, mix "
             "them; else name all classes with --classes, or take a larger --first-batch. Then run into a new --state folder."
         )
 

@@ -214,7 +214,7 @@ class Deep(Incremental):
         """The stored weights under the present settings."""
         now = self.estimator
         found = type(now).from_bytes(model, "the stored network", device=now.device, precision=now.precision)
-        return found.set_params(**self.estimator.get_params(deep=False))
+        return found.set_params(**now.get_params(deep=False))
 
 
 class Learners:
